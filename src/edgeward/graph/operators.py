@@ -1,0 +1,76 @@
+"""The closed set of operators a `Network` is made of: name -> (attributes, tensor roles, meaning)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+
+@final
+@dataclass(frozen=True)
+class Operator:
+    """Signature of one operator. Axes in attributes never count the batch axis."""
+
+    attributes: tuple[str, ...]
+    tensors: tuple[str, ...]
+    meaning: str
+
+
+OPERATORS: Mapping[str, Operator] = {
+    # linear algebra
+    "conv2d": Operator(("stride", "padding", "dilation", "groups"), ("weight", "bias?"), "[C,H,W] cross-correlation"),
+    "linear": Operator((), ("weight", "bias?"), "x W^T + b over the last axis"),
+    "matmul": Operator((), (), "product of two values"),
+    "attention": Operator(("scale",), (), "softmax(q k^T scale) v over the last two axes; inputs q, k, v"),
+    # quantised forms (inserted by transforms through the custom ops of graph.quantized)
+    "quantized_conv2d": Operator(
+        ("stride", "padding", "dilation", "groups", "weight_bits", "activation_bits"),
+        ("weight", "bias?", "weight_scale", "activation_scale", "activation_zero_point"),
+        "conv2d of the fake-quantised input with the fake-quantised weight; activation_bits 32 leaves the input",
+    ),
+    "quantized_linear": Operator(
+        ("weight_bits", "activation_bits"),
+        ("weight", "bias?", "weight_scale", "activation_scale", "activation_zero_point"),
+        "linear of the fake-quantised input with the fake-quantised weight; activation_bits 32 leaves the input",
+    ),
+    "binary_conv2d": Operator(
+        ("stride", "padding", "dilation", "groups"),
+        ("weight", "scale", "bias?"),
+        "scale[o] * conv2d(sign(x), sign(weight)) + bias; padding pads with -1; sign(0) = +1",
+    ),
+    "binary_linear": Operator((), ("weight", "scale", "bias?"), "scale[o] * (sign(x) sign(weight)^T) + bias"),
+    # normalisation
+    "batch_norm": Operator(("epsilon",), ("weight", "bias", "mean", "variance"), "per channel (axis 0, or last if 1-D)"),
+    "layer_norm": Operator(("epsilon", "shape"), ("weight?", "bias?"), "over the trailing axes `shape`"),
+    "group_norm": Operator(("epsilon", "groups"), ("weight?", "bias?"), "per group of channels"),
+    # element-wise
+    "relu": Operator((), (), "max(x, 0)"),
+    "clip": Operator(("low", "high"), (), "min(max(x, low), high); relu6 is clip(0, 6)"),
+    "leaky_relu": Operator(("slope",), (), "x if x > 0 else slope x"),
+    "sigmoid": Operator((), (), "1 / (1 + exp(-x))"),
+    "tanh": Operator((), (), "tanh(x)"),
+    "silu": Operator((), (), "x sigmoid(x)"),
+    "gelu": Operator(("approximate",), (), "x Phi(x); approximate 'none' or 'tanh'"),
+    "hard_sigmoid": Operator((), (), "clip(x/6 + 1/2, 0, 1)"),
+    "hard_swish": Operator((), (), "x hard_sigmoid(x)"),
+    "softmax": Operator(("axis",), (), "over `axis`"),
+    "add": Operator(("scalar?",), ("constant?",), "sum of two values, or a value and a constant or scalar"),
+    "sub": Operator(("scalar?",), ("constant?",), "difference"),
+    "mul": Operator(("scalar?",), ("constant?",), "product"),
+    "div": Operator(("scalar?",), ("constant?",), "quotient"),
+    # pooling
+    "max_pool2d": Operator(("kernel", "stride", "padding", "dilation", "ceil"), (), "[C,H,W] window maximum"),
+    "avg_pool2d": Operator(("kernel", "stride", "padding", "ceil", "count_pad"), (), "[C,H,W] window mean"),
+    "adaptive_avg_pool2d": Operator(("output",), (), "mean over near-equal windows; output (1, 1) is global"),
+    "mean": Operator(("axes", "keep"), (), "mean over `axes`"),
+    # layout
+    "concat": Operator(("axis",), (), "along `axis`"),
+    "reshape": Operator(("shape",), (), "to `shape` (flatten, view)"),
+    "permute": Operator(("axes",), (), "reorder axes"),
+    "slice": Operator(("axis", "start", "stop", "step"), (), "a range along `axis`"),
+    "select": Operator(("axis", "index"), (), "one index along `axis`, which disappears"),
+    "pad": Operator(("padding", "value"), (), "constant padding, (before, after) per axis"),
+    "constant": Operator((), ("value",), "a stored tensor (class token, position embedding), no batch axis"),
+    "identity": Operator((), (), "the value itself"),
+}

@@ -1,0 +1,1 @@
+"""Floor 2: one training loop for one model or many at once."""
