@@ -41,7 +41,11 @@ OPERATORS: Mapping[str, Operator] = {
     ),
     "binary_linear": Operator((), ("weight", "scale", "bias?"), "scale[o] * (sign(x) sign(weight)^T) + bias"),
     # normalisation
-    "batch_norm": Operator(("epsilon",), ("weight", "bias", "mean", "variance"), "per channel (axis 0, or last if 1-D)"),
+    "batch_norm": Operator(
+        ("epsilon",),
+        ("weight", "bias", "mean", "variance"),
+        "(x - mean) / sqrt(variance + epsilon) * weight + bias, axis 0",
+    ),
     "layer_norm": Operator(("epsilon", "shape"), ("weight?", "bias?"), "over the trailing axes `shape`"),
     "group_norm": Operator(("epsilon", "groups"), ("weight?", "bias?"), "per group of channels"),
     # element-wise

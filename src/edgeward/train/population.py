@@ -87,7 +87,7 @@ class Population:
     @torch.no_grad()
     def logits(self, x: Float[Tensor, "n ..."], *, chunk: int = 4096) -> Float[Tensor, "S n C"]:
         """Return the eval-mode logits of every model on the same records."""
-        pieces = [self.forward(part, training=False, per_model=False) for part in x.split(chunk)]
+        pieces = [self.forward(part, training=False, per_model=False) for part in torch.split(x, chunk)]
         return torch.cat(pieces, dim=1)
 
     def state(self, index: int) -> dict[str, Tensor]:

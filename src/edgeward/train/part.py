@@ -1,0 +1,145 @@
+"""`Part`: the hooks a defence or transform may implement in the one training loop."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from edgeward.core.claim import Claim
+from edgeward.core.randomness import Seed
+from edgeward.train.population import Factory, Population
+
+
+@final
+@dataclass(frozen=True)
+class Batch:
+    """One step's records for every model: each model draws its own members in its own order.
+
+    Shapes: x [S, B, ...], y [S, B], index [S, B] into the training records, weight [S, B] (0 marks padding).
+    """
+
+    x: Float[Tensor, "S B ..."]
+    y: Int[Tensor, "S B"]
+    index: Int[Tensor, "S B"]
+    weight: Float[Tensor, "S B"]
+
+
+@final
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train; settings apply to every model of a population alike.
+
+    `decay` is "constant" or "cosine" (to zero). `optimizer` is "adam" or "sgd" (momentum 0.9 by default).
+    """
+
+    epochs: int = 60
+    batch: int = 100
+    rate: float = 2e-3
+    optimizer: str = "adam"
+    decay: str = "constant"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+
+@final
+@dataclass
+class Context:
+    """What the loop shows its parts: the records, who is a member of which model, and where the loop stands.
+
+    `x` [n, ...], `y` [n], `members` [S, n] bool. `memory` is a part's own state, saved with each checkpoint.
+    """
+
+    factory: Factory
+    x: Float[Tensor, "n ..."]
+    y: Int[Tensor, " n"]
+    members: Bool[Tensor, "S n"]
+    classes: int
+    seed: Seed
+    schedule: Schedule
+    epoch: int = 0
+    step: int = 0
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+
+Loss = Callable[[Float[Tensor, "S B C"], Batch, Context], Float[Tensor, "S B"]]
+
+
+@final
+@dataclass(frozen=True)
+class Needs:
+    """What a part demands of the loop; `compose` refuses lists of parts whose demands collide."""
+
+    owns_optimizer: bool = False
+    owns_order: bool = False
+    per_sample_loss: bool = True
+    forbids_batch_norm: bool = False
+    stable_index: bool = False
+    differentially_private: bool = False
+    touches_records_outside_loss: bool = False
+
+
+class Part(ABC):
+    """A defence or transform as hooks of one training loop; subclasses are final frozen dataclasses.
+
+    Every hook has a neutral default. Tensors carry the model axis S first.
+    """
+
+    slug: ClassVar[str]
+    needs: ClassVar[Needs] = Needs()
+
+    def wrap_factory(self, factory: Factory) -> Factory:
+        """Change the network's structure before training (binary layers, k-bit layers)."""
+        return factory
+
+    def prepare(self, context: Context, population: Population) -> None:  # noqa: B027
+        """Do what must happen once before the first step (train teachers, compute masks)."""
+
+    def loss(self) -> Loss | None:
+        """Return a per-sample loss [S, B] to add, or None; a list of parts must give at least one."""
+        return None
+
+    def on_step(self, context: Context, population: Population) -> None:  # noqa: B027
+        """Act after each optimiser step (project onto a mask, drop and grow)."""
+
+    def on_epoch(self, context: Context, population: Population) -> None:  # noqa: B027
+        """Act after each epoch (schedules, early stopping counters)."""
+
+    def wrap_inference(self, run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """Change the answers at inference; strip-able by whoever holds the weights, so reported with a bare row."""
+        return run
+
+    def statement(self, context: Context) -> tuple[Claim, ...]:
+        """Return what this part guarantees, to whom, and on what basis."""
+        return ()
+
+    def settings(self) -> Mapping[str, object]:
+        """Return the part's settings for the candidate's hash."""
+        return dict(vars(self))
+
+
+@final
+@dataclass(frozen=True)
+class CrossEntropy(Part):
+    """The task loss: cross-entropy with the record's label."""
+
+    slug: ClassVar[str] = "cross_entropy"
+
+    def loss(self) -> Loss:
+        """Return -log softmax(logits)[y] per sample."""
+
+        def value(logits: Tensor, batch: Batch, context: Context) -> Tensor:
+            flat = nn.functional.cross_entropy(logits.flatten(0, 1), batch.y.flatten(), reduction="none")
+            return flat.view(batch.y.shape)
+
+        return value
+
+
+def weighted_mean(values: Float[Tensor, "S B"], weight: Float[Tensor, "S B"]) -> Float[Tensor, " S"]:
+    """Return each model's mean over its real (weight 1) samples."""
+    return (values * weight).sum(1) / torch.clamp(weight.sum(1), min=1.0)
