@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 from edgeward.core.errors import ModelError
+from edgeward.graph.operators import OPERATORS
+
+CONSTANT = "constant."
+FOLDED = "folded."
 
 
 @final
@@ -49,13 +53,22 @@ class Node:
     tensors: Mapping[str, str] = field(default_factory=dict)
 
 
+def _signature_problems(node: Node) -> list[str]:
+    operator = OPERATORS.get(node.operator)
+    if operator is None:
+        return [f"{node.name} has the unknown operator '{node.operator}'"]
+    return [f"{node.name} ({node.operator}) {v}" for v in operator.violations(node.attributes, node.tensors)]
+
+
 @final
 @dataclass(frozen=True)
 class Network:
     """A typed layer graph: nodes in topological order, their values, and the tensors they hold.
 
     `tensors` has the state-dict keys of the captured module, so that `with_tensors` swaps in a sibling's weights
-    (a shadow model of the same architecture) without a new capture.
+    (a shadow model of the same architecture) without a new capture. Two prefixes are reserved: "constant." for tensors
+    that belong to the program and not to the state (they stay in a swap), "folded." for tensors computed from the state
+    (they forbid a swap). `parameters` are the keys that training may change.
     """
 
     inputs: tuple[str, ...]
@@ -63,11 +76,15 @@ class Network:
     nodes: tuple[Node, ...]
     values: Mapping[str, Value]
     tensors: Mapping[str, Tensor]
+    parameters: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        """Check that every value is written before it is read and every tensor exists."""
-        known, problems = set(self.inputs), []
+        """Check operators' signatures, that every value is written once and before it is read, that tensors exist."""
+        known: set[str] = set(self.inputs)
+        problems: list[str] = []
         for node in self.nodes:
+            problems += _signature_problems(node)
+            problems += [f"{node.name} writes {node.output} a second time"] if node.output in known else []
             problems += [f"{node.name} reads {v} before it is written" for v in node.inputs if v not in known]
             problems += [f"{node.name} needs tensor {k}" for k in node.tensors.values() if k not in self.tensors]
             known.add(node.output)
@@ -78,7 +95,16 @@ class Network:
 
     def with_tensors(self, state: Mapping[str, Tensor]) -> Network:
         """Return the same graph with a sibling's state dict; keys and shapes must match."""
-        wrong = [k for k, t in self.tensors.items() if k not in state or state[k].shape != t.shape]
+        folded = [k for k in self.tensors if k.startswith(FOLDED)]
+        if folded:
+            raise ModelError(
+                f"{len(folded)} tensors were computed from another state and would stay behind",
+                expected="a network whose tensors are those of the state dict",
+                came=", ".join(folded[:5]),
+                fix="swap the tensors before folding, or capture the other module with `graph.capture`",
+            )
+        own = {k: t for k, t in self.tensors.items() if not k.startswith(CONSTANT)}
+        wrong = [k for k, t in own.items() if k not in state or state[k].shape != t.shape]
         if wrong:
             raise ModelError(
                 f"the state does not fit the network in {len(wrong)} tensors",
@@ -86,7 +112,8 @@ class Network:
                 came=", ".join(wrong[:5]),
                 fix="capture the other module with `graph.capture`",
             )
-        return replace(self, tensors={k: state[k].detach().cpu().contiguous() for k in self.tensors})
+        swapped = {k: state[k].detach().to("cpu", t.dtype).contiguous() for k, t in own.items()}
+        return replace(self, tensors={**self.tensors, **swapped})
 
     def tensor(self, node: Node, role: str) -> Tensor:
         """Return the tensor a node holds in `role`."""

@@ -1,8 +1,12 @@
-"""The closed set of operators a `Network` is made of: name -> (attributes, tensor roles, meaning)."""
+"""The closed set of operators a `Network` is made of: name -> (attributes, tensor roles, meaning).
+
+A name that ends in "?" is optional. A "constant" tensor broadcasts against the batched value over its trailing axes
+(shape [D], [C, 1, 1] or [1, T, D] alike); the "value" of a `constant` node is reshaped to the node's output shape.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -15,6 +19,18 @@ class Operator:
     attributes: tuple[str, ...]
     tensors: tuple[str, ...]
     meaning: str
+
+    def violations(self, attributes: Iterable[str], tensors: Iterable[str]) -> list[str]:
+        """Return what is missing from, or foreign to, this signature."""
+        found = _differences("attribute", self.attributes, set(attributes))
+        return found + _differences("tensor", self.tensors, set(tensors))
+
+
+def _differences(kind: str, declared: tuple[str, ...], given: set[str]) -> list[str]:
+    known = {name.rstrip("?") for name in declared}
+    required = {name for name in declared if not name.endswith("?")}
+    missing = [f"lacks {kind} '{name}'" for name in sorted(required - given)]
+    return missing + [f"has no {kind} '{name}'" for name in sorted(given - known)]
 
 
 OPERATORS: Mapping[str, Operator] = {
@@ -35,11 +51,15 @@ OPERATORS: Mapping[str, Operator] = {
         "linear of the fake-quantised input with the fake-quantised weight; activation_bits 32 leaves the input",
     ),
     "binary_conv2d": Operator(
-        ("stride", "padding", "dilation", "groups"),
+        ("stride", "padding", "dilation", "groups", "unit_scale?"),
         ("weight", "scale", "bias?"),
         "scale[o] * conv2d(sign(x), sign(weight)) + bias; padding pads with -1; sign(0) = +1",
     ),
-    "binary_linear": Operator((), ("weight", "scale", "bias?"), "scale[o] * (sign(x) sign(weight)^T) + bias"),
+    "binary_linear": Operator(
+        ("unit_scale?",),
+        ("weight", "scale", "bias?"),
+        "scale[o] * (sign(x) sign(weight)^T) + bias; unit_scale: every scale is 1 and need not be stored",
+    ),
     # normalisation
     "batch_norm": Operator(
         ("epsilon",),
@@ -75,6 +95,6 @@ OPERATORS: Mapping[str, Operator] = {
     "slice": Operator(("axis", "start", "stop", "step"), (), "a range along `axis`"),
     "select": Operator(("axis", "index"), (), "one index along `axis`, which disappears"),
     "pad": Operator(("padding", "value"), (), "constant padding, (before, after) per axis"),
-    "constant": Operator((), ("value",), "a stored tensor (class token, position embedding), no batch axis"),
+    "constant": Operator((), ("value",), "a stored tensor (class token), repeated for every record"),
     "identity": Operator((), (), "the value itself"),
 }

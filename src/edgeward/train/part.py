@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, final
 
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from edgeward.core.claim import Claim
+from edgeward.core.progress import Silent, Watcher
 from edgeward.core.randomness import Seed
 from edgeward.train.population import Factory, Population
 
@@ -52,7 +53,9 @@ class Schedule:
 class Context:
     """What the loop shows its parts: the records, who is a member of which model, and where the loop stands.
 
-    `x` [n, ...], `y` [n], `members` [S, n] bool. `memory` is a part's own state, saved with each checkpoint.
+    `x` [n, ...], `y` [n], `members` [S, n] bool, `seeds` one per model: a model's initial weights and data order depend
+    on its own seed alone, not on its siblings. `validation` is never trained on and never attacked. `memory` is a
+    part's own state, saved with each checkpoint. A part may set `stop`.
     """
 
     factory: Factory
@@ -60,10 +63,13 @@ class Context:
     y: Int[Tensor, " n"]
     members: Bool[Tensor, "S n"]
     classes: int
-    seed: Seed
+    seeds: tuple[Seed, ...]
     schedule: Schedule
+    validation: tuple[Float[Tensor, "v ..."], Int[Tensor, " v"]] | None = None
+    watcher: Watcher = field(default_factory=Silent)
+    label: str = "train"
     epoch: int = 0
-    step: int = 0
+    stop: bool = False
     memory: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -104,11 +110,18 @@ class Part(ABC):
         """Return a per-sample loss [S, B] to add, or None; a list of parts must give at least one."""
         return None
 
+    def train(self, context: Context, population: Population, losses: Sequence[Loss], parts: Sequence[Part]) -> None:
+        """Run the epochs instead of the default loop; only for the part that declares `owns_optimizer`."""
+        raise NotImplementedError(f"{self.slug} owns the optimiser but does not train")
+
     def on_step(self, context: Context, population: Population) -> None:  # noqa: B027
         """Act after each optimiser step (project onto a mask, drop and grow)."""
 
     def on_epoch(self, context: Context, population: Population) -> None:  # noqa: B027
         """Act after each epoch (schedules, early stopping counters)."""
+
+    def finish(self, context: Context, population: Population) -> None:  # noqa: B027
+        """Act once after the last epoch (restore the best weights)."""
 
     def wrap_inference(self, run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """Change the answers at inference; strip-able by whoever holds the weights, so reported with a bare row."""

@@ -1,0 +1,79 @@
+"""Integer networks: post-training int8, and quantisation-aware training at k bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, final
+
+from edgeward.recipes.recipe import RECIPES, Recipe
+from edgeward.train.part import CrossEntropy, Schedule
+from edgeward.train.population import Factory
+from edgeward.train.task import Task, Trained
+from edgeward.transforms.quantize import PostTraining, QuantizeAware, calibrate
+from edgeward.transforms.transfer import transfer
+from edgeward.transforms.transform import refresh, transform_population
+
+
+@RECIPES.register("int8")
+@final
+@dataclass(frozen=True)
+class PostTrainingInt8(Recipe):
+    """Train in float, then round weights per channel and activations per tensor to 8 bits."""
+
+    slug: ClassVar[str] = "int8"
+    summary: ClassVar[str] = "float training, then post-training int8 (s8 weights per channel, u8 activations)"
+    paper: ClassVar[str] = "Jacob et al. CVPR'18"
+
+    calibration: int = 256
+    schedule: Schedule | None = None
+
+    def run(self, task: Task) -> Trained:
+        """Train, calibrate on the first training records every model has, freeze."""
+        context = task.context(task.factory, "dense", self.schedule)
+        population, claims = task.stage("dense", task.initialise(task.factory), context, [CrossEntropy()])
+        shared = task.members.all(0).nonzero().squeeze(1)[: self.calibration]
+        rows = shared if len(shared) else task.members[-1].nonzero().squeeze(1)[: self.calibration]
+        population, factory = transform_population(population, task.factory, PostTraining())
+        calibrate(population, task.x[rows])
+        return Trained(population, factory, claims)
+
+    def structure(self, factory: Factory) -> Factory:
+        """Return the quantised structure."""
+        return PostTraining().wrap(factory)
+
+
+@RECIPES.register("qat")
+@final
+@dataclass(frozen=True)
+class QuantizationAware(Recipe):
+    """Train with fake-quantised weights and activations; weights of 2 to 8 bits in the shipped file."""
+
+    slug: ClassVar[str] = "qat"
+    summary: ClassVar[str] = "quantisation-aware training at k bits"
+    paper: ClassVar[str] = "Jacob et al. CVPR'18; DoReFa, Zhou et al. 2016"
+
+    weight_bits: int = 4
+    activation_bits: int = 8
+    schedule: Schedule | None = None
+
+    def run(self, task: Task) -> Trained:
+        """Train dense, then fine-tune the quantised network for half the epochs."""
+        dense, _ = task.stage(
+            "dense", task.initialise(task.factory), task.context(task.factory, "dense"), [CrossEntropy()]
+        )
+        factory = self.structure(task.factory)
+        population = task.initialise(factory)
+        transfer(dense, population)
+        base = self.schedule or task.schedule
+        context = task.context(factory, "quantized", replace(base, epochs=max(1, base.epochs // 2), rate=base.rate / 2))
+        population, claims = task.stage("quantized", population, context, [CrossEntropy()])
+        refresh(population)
+        return Trained(population, factory, claims, trainings=2)
+
+    def structure(self, factory: Factory) -> Factory:
+        """Return the quantised structure."""
+        return QuantizeAware(self.weight_bits, self.activation_bits).wrap(factory)
+
+    def space(self) -> tuple[Recipe, ...]:
+        """Vary the bits of the weights."""
+        return tuple(replace(self, weight_bits=bits) for bits in (2, 3, 4, 8))

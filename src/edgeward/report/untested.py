@@ -1,0 +1,72 @@
+"""What was not tested: derived from what a report lacks, so that silence is never read as evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeward.report.verdict import gap_attack, unclaimed_assets
+from edgeward.report.wording import count, finite
+
+_RULE = 10
+_LEVELS = ((0.01, "1 %"), (0.001, "0.1 %"))
+
+
+def not_tested(report: Mapping[str, Any], candidate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return sentences about what this run says nothing about, for `candidate` or for the run as a whole."""
+    found = [] if report["finished"] else ["The run was not finished: candidates may be missing."]
+    found += [f"Recipe {entry['recipe']} failed and was not measured." for entry in report["failed"]]
+    if candidate is not None:
+        found += _assets(candidate) + _attacks(report, candidate) + _costs(candidate)
+    return tuple(found)
+
+
+def _assets(candidate: Mapping[str, Any]) -> list[str]:
+    return [f"The {asset}: no claim is made and nothing was tested." for asset in unclaimed_assets(candidate)]
+
+
+def _attacks(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
+    attacks, strongest = candidate["attacks"], candidate["strongest_attack"]
+    if strongest is None:
+        return ["Leakage of training records: no attack was run."]
+    found = ["Attacks other than those listed; a stronger attack may exist."]
+    if not gap_attack(candidate):
+        found.append("The gap attack (a baseline that needs no shadow models) is missing.")
+    if not all(attack["adaptive"] for attack in attacks):
+        found.append("Adaptive attackers, for at least one attack: its shadow models did not go through the recipe.")
+    if not any(attack["audience"] == "canaries" for attack in attacks):
+        found.append("Worst-case records: only the population was audited, no canaries.")
+    if not any(attack["audience"] == "population" for attack in attacks):
+        found.append("Leakage of typical records: only mislabelled canaries were audited.")
+    if finite(strongest["realistic_tpr_at_1pct"]) is None:
+        found.append("The realistic threshold, chosen without seeing the target: rates are read off the pooled ROC.")
+    found += _access(report)
+    negatives = strongest["negatives"]
+    found += [
+        f"A false-positive rate of {name} with confidence: it needs about {count(_RULE / level)} non-member trials, "
+        f"there were {count(negatives)}."
+        for level, name in _LEVELS
+        if negatives < _RULE / level
+    ]
+    return found
+
+
+def _access(report: Mapping[str, Any]) -> list[str]:
+    accesses = {t.get("access") for t in report["threats"] if isinstance(t, dict) and t.get("threat") == "membership"}
+    if accesses and accesses <= {"label"}:
+        return ["Attackers who see confidences, weights or gradients: only the predicted label was given."]
+    if accesses:
+        return ["Attackers who read the weights, gradients or timing: attacks saw the answers only."]
+    return []
+
+
+def _costs(candidate: Mapping[str, Any]) -> list[str]:
+    kinds = {name: note["kind"] for name, note in candidate["cost"]["provenance"].items()}
+    found = []
+    if kinds.get("device_latency_seconds") != "measured":
+        found.append("Latency on the device itself: the number is a prediction, not a measurement on the board.")
+    if kinds.get("energy_joules") != "measured":
+        found.append("Energy on the device itself: the number is a prediction, no power was measured.")
+    if candidate["mode"] != "deployed":
+        found.append(f"The deployed device: accuracy and leakage were measured in mode '{candidate['mode']}'.")
+    return found

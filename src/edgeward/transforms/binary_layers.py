@@ -1,0 +1,140 @@
+"""Binary layers: normalise, take signs, multiply with sign weights, scale per output (XNOR order)."""
+
+from __future__ import annotations
+
+from typing import Literal, final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from edgeward.transforms.convolution import convolution_settings
+from edgeward.transforms.straight_through import passing, sign
+from edgeward.transforms.transform import Derived
+
+Rule = Literal["xnor", "clip"]
+
+
+def filter_scale(weight: Float[Tensor, "out *rest"]) -> Float[Tensor, " out"]:
+    """Return mean |W| per output filter, the least-squares scale of sign(W).
+
+    Source: Rastegari et al., XNOR-Net, ECCV 2016, equation 6.
+    """
+    return weight.abs().flatten(1).mean(1)
+
+
+def binary_parts(weight: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+    """Return (sign(W), alpha) whose product has the gradient of `rule` with respect to W.
+
+    "xnor": alpha 1[|W| < 1] g + sign(W) mean(sign(W) g), the full derivative of alpha sign(W); "clip": alpha constant,
+    alpha 1[|W| < 1] g.
+    """
+    scale = filter_scale(weight)
+    return sign(weight), scale if rule == "xnor" else scale.detach()
+
+
+@final
+class BinaryLinear(Derived, nn.Linear):
+    """Fully connected layer on one-bit operands: alpha[o] * (sign(norm(x)) sign(W)^T), without bias.
+
+    Shapes: x [B, in] or [B, T, in]; returns [B, out] or [B, T, out]. State: `weight` the real-valued latent weight
+    [out, in], `scale` [out] = mean |W| per output, `norm.*` a BatchNorm over the inputs.
+    Cost at inference: in * out bit operations and out multiplications per record; 1 bit per weight.
+    Source: Rastegari et al., XNOR-Net, ECCV 2016, section 3.2 (block order BatchNorm, sign, binary product).
+    """
+
+    scale: Tensor
+
+    def __init__(self, in_features: int, out_features: int, *, rule: Rule = "xnor") -> None:
+        """Create the layer with torch's default initial weights."""
+        super().__init__(in_features, out_features, bias=False)
+        self.rule: Rule = rule
+        self.norm = nn.BatchNorm1d(in_features)
+        self.register_buffer("scale", torch.ones(out_features))
+        self.settle()
+
+    @classmethod
+    def of(cls, layer: nn.Linear, rule: Rule = "xnor") -> Self:
+        """Take over the weight of a plain layer as latent weight, without drawing random numbers."""
+        with torch.random.fork_rng(devices=[]):
+            new = cls(layer.in_features, layer.out_features, rule=rule)
+        new.weight = layer.weight
+        new.settle()
+        return new.to(layer.weight.device).train(layer.training)
+
+    def derive(self, weight: Tensor) -> dict[str, Tensor]:
+        return {"scale": filter_scale(weight)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the layer; in training mode also refresh `scale`."""
+        x = self.norm(x) if x.dim() == 2 else self.norm(x.transpose(1, 2)).transpose(1, 2)
+        if torch.compiler.is_exporting():
+            result: Tensor = torch.ops.edgeward.binary_linear(x, self.weight, self.scale, None)
+            return result
+        weight, scale = binary_parts(self.weight, self.rule)
+        if self.training:
+            self.scale.copy_(scale.detach())
+        return F.linear(sign(x), weight) * passing(self.scale, scale)
+
+
+@final
+class BinaryConv2d(Derived, nn.Conv2d):
+    """Convolution on one-bit operands: alpha[o] * conv2d(sign(norm(x)), sign(W)), padded with -1, without bias.
+
+    Shapes: x [B, in, H, W]; returns [B, out, H', W']. State: `weight` the real-valued latent weight
+    [out, in / groups, kh, kw], `scale` [out] = mean |W| per filter, `norm.*` a BatchNorm over the input channels.
+    Cost at inference: one bit operation per multiply-accumulate of the plain layer; 1 bit per weight.
+    Source: Rastegari et al., XNOR-Net, ECCV 2016, section 3.2; the input scale K of its equation 11 is left out, as
+    BatchNorm before the sign makes it nearly constant and it would need full-precision windows.
+    """
+
+    scale: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        *,
+        rule: Rule = "xnor",
+    ) -> None:
+        """Create the layer with torch's default initial weights."""
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
+        self.rule: Rule = rule
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.register_buffer("scale", torch.ones(out_channels))
+        self.settle()
+
+    @classmethod
+    def of(cls, layer: nn.Conv2d, rule: Rule = "xnor") -> Self:
+        """Take over the weight of a plain layer as latent weight, without drawing random numbers."""
+        with torch.random.fork_rng(devices=[]):
+            new = cls(**convolution_settings(layer), rule=rule)
+        new.weight = layer.weight
+        new.settle()
+        return new.to(layer.weight.device).train(layer.training)
+
+    def derive(self, weight: Tensor) -> dict[str, Tensor]:
+        return {"scale": filter_scale(weight)}
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Run the layer; in training mode also refresh `scale`."""
+        x = self.norm(input)
+        high, wide = (int(extent) for extent in self.padding)
+        if torch.compiler.is_exporting():
+            result: Tensor = torch.ops.edgeward.binary_conv2d(
+                x, self.weight, self.scale, None, self.stride, (high, wide), self.dilation, self.groups
+            )
+            return result
+        weight, scale = binary_parts(self.weight, self.rule)
+        if self.training:
+            self.scale.copy_(scale.detach())
+        padded = F.pad(sign(x), (wide, wide, high, high), value=-1.0)
+        y = F.conv2d(padded, weight, None, self.stride, 0, self.dilation, self.groups)
+        return y * passing(self.scale, scale).view(-1, 1, 1)

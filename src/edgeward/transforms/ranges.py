@@ -1,0 +1,64 @@
+"""Ranges and scales of quantisers: what a batch spans, and the step that covers it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Scalar = Float[Tensor, ""]
+
+# Step over standard deviation of the uniform quantiser with 2^b - 1 levels of least squared error on a Gaussian
+# (Max, 1960, table II): at few bits a scale that reaches the largest weight would round almost all others to zero.
+GAUSSIAN_STEP = {2: 1.224, 3: 0.6508, 4: 0.3534, 5: 0.1932}
+
+SMALLEST_SCALE = 1e-8
+
+
+def symmetric_scale(weight: Float[Tensor, "out *rest"], bits: int) -> Float[Tensor, " out"]:
+    """Return one step per output channel: max|W| / (2^(b-1) - 1), but no coarser than the Gaussian optimum below 6 bits.
+
+    >>> symmetric_scale(torch.tensor([[1.27, -0.5], [0.0, 0.0]]), 8)
+    tensor([1.0000e-02, 1.0000e-08])
+    """
+    flat = weight.flatten(1)
+    scale = flat.abs().amax(1) / (2 ** (bits - 1) - 1)
+    if bits in GAUSSIAN_STEP:
+        scale = torch.minimum(scale, GAUSSIAN_STEP[bits] * flat.square().mean(1).sqrt())
+    return scale.clamp_min(SMALLEST_SCALE)
+
+
+def affine(low: Scalar, high: Scalar, bits: int) -> tuple[Scalar, Scalar]:
+    """Return (scale, zero point) of an unsigned quantiser that covers [low, high] and represents 0 exactly.
+
+    >>> affine(torch.tensor(-1.0), torch.tensor(2.0), 2)
+    (tensor(1.), tensor(1.))
+    """
+    low, high = low.clamp_max(0.0), high.clamp_min(0.0)
+    top = 2**bits - 1
+    scale = ((high - low) / top).clamp_min(SMALLEST_SCALE)
+    return scale, torch.round(-low / scale).clamp(0, top)
+
+
+def batch_range(x: Float[Tensor, "*shape"], percentile: float) -> tuple[Scalar, Scalar]:
+    """Return the extremes of `x`, or its order statistics at `percentile` and 100 - `percentile`.
+
+    Cost: O(n) for extremes; a selection over n elements per bound below 100.
+    """
+    flat = x.flatten()
+    if percentile >= 100:
+        return flat.amin(), flat.amax()
+    rank = max(1, round(flat.numel() * percentile / 100))
+    return flat.kthvalue(flat.numel() + 1 - rank).values, flat.kthvalue(rank).values
+
+
+def widen(
+    old: tuple[Scalar, Scalar], new: tuple[Scalar, Scalar], seen: Scalar, *, extremes: bool
+) -> tuple[Scalar, Scalar]:
+    """Return the range after one more batch: the union of extremes, or the mean of percentiles over batches."""
+    first = seen == 0
+    if extremes:
+        low, high = torch.minimum(old[0], new[0]), torch.maximum(old[1], new[1])
+        return torch.where(first, new[0], low), torch.where(first, new[1], high)
+    rate = 1.0 / (seen + 1.0)
+    return torch.lerp(old[0], new[0], rate), torch.lerp(old[1], new[1], rate)

@@ -1,0 +1,175 @@
+"""`Transform`: a frozen setting that changes the operators of a network, and the rules for choosing layers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from edgeward.core.errors import ConfigError, ModelError
+from edgeward.core.registry import Registry
+from edgeward.train.part import Context, Part
+from edgeward.train.population import Factory, Population
+
+EDGES = ("first", "last")
+NEEDS = frozenset({"calibration", "retraining", "labels"})
+
+
+class Transform(ABC):
+    """A change of a network's operators; subclasses are final frozen dataclasses.
+
+    `exact` says whether every setting keeps every output; `lossless` whether this setting does. `needs` names what must
+    follow before the network is useful: "calibration", "retraining", "labels".
+    """
+
+    slug: ClassVar[str]
+    exact: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def apply(self, module: nn.Module) -> nn.Module:
+        """Return `module` with changed layers; `module` itself may be changed and should not be used afterwards.
+
+        State-dict keys of kept tensors keep their names. Raises `ModelError` naming every layer that does not fit.
+        """
+
+    @property
+    def lossless(self) -> bool:
+        """Whether these settings keep every output up to rounding."""
+        return self.exact
+
+    def wrap(self, factory: Factory) -> Factory:
+        """Return a factory whose modules are transformed; picklable when `factory` is."""
+        return Transformed(factory, self)
+
+
+TRANSFORMS: Registry[type[Transform]] = Registry("transform")
+
+
+@final
+@dataclass(frozen=True)
+class Transformed:
+    """A factory followed by a transform."""
+
+    factory: Factory
+    transform: Transform
+
+    def __call__(self) -> nn.Module:
+        """Build and transform one module."""
+        return self.transform.apply(self.factory())
+
+
+class Derived(nn.Module, ABC):
+    """A layer whose buffers follow from its weight (scales): stored, so that a state dict is all an exporter needs.
+
+    Guarantee: after a training forward or `refresh` the stored values belong to the weight of that moment; an optimiser
+    step makes them stale, which `refresh` mends.
+    """
+
+    weight: Tensor
+
+    @abstractmethod
+    def derive(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return the buffers that follow from `weight`; no branch on tensor values, so that it runs under vmap."""
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Write the derived buffers of this module's own weight."""
+        for name, value in self.derive(self.weight.detach()).items():
+            self.get_buffer(name).copy_(value)
+
+
+@torch.no_grad()
+def refresh(population: Population) -> None:
+    """Recompute every derived buffer of `population` from its weights; call it before evaluating or exporting."""
+    for name, layer in population.template.named_modules():
+        if isinstance(layer, Derived):
+            prefix = f"{name}." if name else ""
+            derived = vmap(layer.derive)(population.params[f"{prefix}weight"].detach())
+            for key, value in derived.items():
+                population.buffers[prefix + key].copy_(value)
+
+
+@final
+@dataclass(frozen=True)
+class FreshScales(Part):
+    """Keeps derived buffers true to the weights after every optimiser step, so that evaluation sees what ships."""
+
+    slug: ClassVar[str] = "fresh_scales"
+
+    def on_step(self, context: Context, population: Population) -> None:
+        refresh(population)
+
+
+def depthwise(layer: nn.Module) -> bool:
+    """Return whether `layer` is a convolution that never mixes channels."""
+    return isinstance(layer, nn.Conv2d) and layer.groups > 1 and layer.groups == layer.in_channels
+
+
+def targets(module: nn.Module, skip: Sequence[str] = EDGES) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Select plain Linear and Conv2d layers by qualified name, in registration order.
+
+    Args:
+        module: the network; already transformed layers and layers inside attention modules are not plain.
+        skip: "first", "last", "depthwise", or qualified names of layers to leave alone.
+
+    Raises:
+        ConfigError: `skip` names a layer that the network does not have.
+    """
+    names: dict[str, nn.Linear | nn.Conv2d] = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)) and type(layer) in (nn.Linear, nn.Conv2d):
+            names[name] = layer
+    order = list(names)
+    known = {name for name, _ in module.named_modules()}
+    unknown = [name for name in skip if name not in (*EDGES, "depthwise") and name not in known]
+    if unknown:
+        raise ConfigError(
+            f"skip names {len(unknown)} unknown layers",
+            expected=f"'first', 'last', 'depthwise' or one of {', '.join(order[:8])}",
+            came=", ".join(map(repr, unknown)),
+            fix="print `dict(module.named_modules())` for the names",
+        )
+    left = set(skip)
+    left |= {order[0]} if "first" in skip and order else set()
+    left |= {order[-1]} if "last" in skip and order else set()
+    left |= {name for name in order if "depthwise" in skip and depthwise(names[name])}
+    return {name: layer for name, layer in names.items() if name not in left}
+
+
+def replace_layers(module: nn.Module, replacements: dict[str, nn.Module]) -> nn.Module:
+    """Return `module` with layers replaced by qualified name; a layer registered twice is replaced twice."""
+    new = {id(module.get_submodule(name)): layer for name, layer in replacements.items()}
+    if id(module) in new:
+        return new[id(module)]
+    for parent in list(module.modules()):
+        for child, layer in list(parent._modules.items()):  # named_children hides repeated layers
+            if layer is not None and id(layer) in new:
+                setattr(parent, child, new[id(layer)])
+    return module
+
+
+def refuse(kind: str, problems: Iterable[str], fix: str) -> None:
+    """Raise one `ModelError` with all problems, if there are any."""
+    listing = list(problems)
+    if listing:
+        shown = "\n    ".join(listing)
+        raise ModelError(f"{kind} does not fit {len(listing)} layers:\n    {shown}", fix=fix)
+
+
+def transform_population(
+    population: Population, factory: Factory, transform: Transform
+) -> tuple[Population, Factory]:
+    """Transform trained models one by one: each keeps its own weights and buffers.
+
+    Returns: the transformed population and the factory of its modules.
+    """
+    models = [transform.apply(population.member(index, factory)) for index in range(len(population))]
+    changed = Population.stack(models, str(next(iter(population.params.values())).device))
+    refresh(changed)
+    return changed, transform.wrap(factory)
