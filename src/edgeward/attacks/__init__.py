@@ -4,7 +4,7 @@ from edgeward.attacks.attack import ATTACKS as ATTACKS
 from edgeward.attacks.attack import Attack as Attack
 from edgeward.attacks.attack import Fitted as Fitted
 from edgeward.attacks.attack import Points as Points
-from edgeward.attacks.membership import audit as audit
+from edgeward.attacks.membership.audit import audit as audit
 from edgeward.attacks.oracle import Oracle as Oracle
 from edgeward.attacks.signals import Knowledge as Knowledge
 from edgeward.attacks.signals import Signals as Signals

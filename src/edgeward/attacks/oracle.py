@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_args, final
+from typing import Any, final, get_args
 
 import numpy as np
 import torch
@@ -72,7 +72,7 @@ class Oracle:
                 f"the attack reads '{needed}' of a target that does not grant it",
                 expected=f"attacks that need only '{self.access}'",
                 came=f"a request for '{needed}'",
-                fix=f"leave the attack out, or declare access = \"{needed}\" if the adversary really has it",
+                fix=f'leave the attack out, or declare access = "{needed}" if the adversary really has it',
             )
 
     def labels(self, x: np.ndarray) -> Int[Tensor, " n"]:

@@ -122,9 +122,7 @@ class Signals:
         key = (where, name, temperature)
         if key not in self._memo:
             audited = where == "audited"
-            logits, labels = (
-                (self.logits, self.labels) if audited else (self.reference_logits, self.reference_labels)
-            )
+            logits, labels = (self.logits, self.labels) if audited else (self.reference_logits, self.reference_labels)
             # One model at a time: float64 copies of all logits at once would be the largest tensors of an audit.
             rows = [evaluate(name, log_softmax(row.double()), labels.long(), temperature=temperature) for row in logits]
             self._memo[key] = torch.stack(rows)

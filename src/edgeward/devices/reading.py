@@ -49,7 +49,7 @@ def parse_profile(text: str, origin: str) -> DeviceProfile:
         raise ConfigError(
             f"the device profile {origin} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n    "
             + "\n    ".join(problems),
-            expected="every number as { value = ..., source = \"...\", basis = \"measured | published | derived\" }",
+            expected='every number as { value = ..., source = "...", basis = "measured | published | derived" }',
             fix="correct the lines above, or start from a shipped profile (`edgeward devices show NAME`)",
         )
     return DeviceProfile(**texts, **figures, mac_per_second=rates)  # type: ignore[arg-type]

@@ -89,7 +89,9 @@ class Call:
         """Return the name of the value an fx node stands for."""
         if argument in self.draft.stored:
             return self._constant(self.draft.stored[argument])
-        name = self.draft.names[argument]
+        name = self.draft.names.get(argument)
+        if name is None:
+            raise NoPlace(BATCH_FIRST)
         if not isinstance(name, str):
             raise NoPlace("use the parts of a split one by one")
         return name

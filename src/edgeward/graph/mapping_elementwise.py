@@ -68,6 +68,9 @@ def _arithmetic(operator: str, call: Call) -> str:
         return _with_stored(operator, call, "self", "other")
     if call.is_stored("self") and operator in ("add", "mul"):
         return _with_stored(operator, call, "other", "self")
+    if call.is_stored("self") and operator == "sub":
+        negative = call.emit("mul", (call.value("other"),), {"scalar": -1.0})
+        return call.emit("add", (negative,), tensors={"constant": call.stored("self")})
     values = (call.value("self"), call.value("other"))
     if len(call.shape(values[0])) != len(call.shape(values[1])):
         raise NoPlace(BATCH_FIRST)

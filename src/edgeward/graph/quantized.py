@@ -4,7 +4,7 @@ Modules of `transforms` call them while exporting, so that a captured graph show
 arithmetic of its emulation. They are inference-only references: no gradient, no vmap.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: torch.library reads the annotations to infer each operator's schema.
 
 from collections.abc import Sequence
 

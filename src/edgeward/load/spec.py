@@ -25,7 +25,12 @@ _FORMS = "net:NAME?key=value, path.py:function, package.module:function, or FILE
 
 
 def load_model(
-    spec: str, *, arguments: Mapping[str, Any] | None = None, weights: Path | None = None, root: Path | None = None
+    spec: str,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    weights: Path | None = None,
+    root: Path | None = None,
+    keep: bool = False,
 ) -> Factory:
     """Return a factory of the network that `spec` names, tried once.
 
@@ -35,6 +40,8 @@ def load_model(
         arguments: keyword arguments of the function or net; they win over those in `spec`.
         weights: a `.safetensors` file or a checkpoint of plain tensors; every built module then starts from them.
         root: folder that relative paths start at.
+        keep: build a `.pt2` with the weights stored in it; by default they are drawn afresh, because an audit whose
+            shadow models start from weights that have seen the records would understate the leak.
 
     Returns: a function without arguments that builds a fresh `nn.Module`.
     Guarantee: `.pt2` and weights run no code of the file (assumed of PyTorch's restricted readers, measured by tests);
@@ -45,7 +52,7 @@ def load_model(
     if spec.startswith("net:"):
         factory = _registered(spec[len("net:") :], arguments or {})
     elif spec.endswith(".pt2"):
-        factory = _exported(start / spec, arguments or {})
+        factory = _exported(start / spec, arguments or {}, keep=keep)
     elif ":" in spec:
         factory = _function(spec, start, arguments or {})
     else:
@@ -133,7 +140,7 @@ def _bind(function: Callable[..., Any], arguments: Mapping[str, Any], spec: str)
     return lambda: function(**fixed)
 
 
-def _exported(path: Path, arguments: Mapping[str, Any]) -> Factory:
+def _exported(path: Path, arguments: Mapping[str, Any], *, keep: bool) -> Factory:
     from edgeward.graph import capture, to_module
     from edgeward.load.archive import input_shape, read_archive
 
@@ -143,7 +150,17 @@ def _exported(path: Path, arguments: Mapping[str, Any]) -> Factory:
         )
     program = read_archive(path)
     network = capture(_Program(program.module(check_guards=False)), input_shape(program))
-    return lambda: to_module(network)
+    if keep:
+        return lambda: to_module(network)
+    return lambda: _redrawn(to_module(network))
+
+
+def _redrawn(module: nn.Module) -> nn.Module:
+    for layer in module.modules():
+        reset = getattr(layer, "reset_parameters", None)
+        if callable(reset):
+            reset()
+    return module
 
 
 class _Program(nn.Module):

@@ -59,7 +59,7 @@ def percent(value: object, digits: int = 1) -> str:
     if number is None:
         return NOT_MEASURED
     scaled = 100 * number
-    if 0 < abs(scaled) < 0.5 * 10**-digits * 10:
+    if 0 < abs(scaled) < 5 * 10**-digits:
         return f"{scaled:.2g} %"
     return f"{scaled:.{digits}f} %"
 

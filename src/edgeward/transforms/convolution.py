@@ -38,11 +38,13 @@ def convolution_settings(layer: nn.Conv2d) -> dict[str, Any]:
 
 def ill_padded(layers: dict[str, nn.Linear | nn.Conv2d]) -> list[str]:
     """Return one sentence for every convolution whose padding has no quantised form."""
-    problems = []
-    for name, layer in layers.items():
-        try:
-            if isinstance(layer, nn.Conv2d):
-                padding_of(layer)
-        except ModelError as error:
-            problems.append(f"{name}: {error.what} ({error.fix})")
-    return problems
+    return [f"{name}: {problem}" for name, layer in layers.items() if (problem := _problem(layer))]
+
+
+def _problem(layer: nn.Linear | nn.Conv2d) -> str:
+    try:
+        if isinstance(layer, nn.Conv2d):
+            padding_of(layer)
+    except ModelError as error:
+        return f"{error.what} ({error.fix})"
+    return ""

@@ -14,8 +14,8 @@ from edgeward.core.errors import ConfigError, DataError, ModelError
 from edgeward.train.population import Population
 from edgeward.transforms.convolution import ill_padded
 from edgeward.transforms.quantized_layers import QuantConv2d as QuantConv2d
-from edgeward.transforms.quantized_layers import QuantLinear as QuantLinear
 from edgeward.transforms.quantized_layers import Quantized, quantized_layer
+from edgeward.transforms.quantized_layers import QuantLinear as QuantLinear
 from edgeward.transforms.transform import (
     EDGES,
     TRANSFORMS,

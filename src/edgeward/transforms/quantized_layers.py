@@ -35,12 +35,11 @@ class Quantized(Derived):
     activation_low: Tensor
     activation_high: Tensor
     activation_seen: Tensor
-    bias: nn.Parameter | None
 
     def equip(self, weight_bits: int, activation_bits: int, momentum: float) -> None:
         """Check the widths and register the buffers; called once by constructors."""
         widths = (weight_bits, activation_bits)
-        if not (2 <= weight_bits <= 8 and (2 <= activation_bits <= 8 or activation_bits == 32) or widths == (32, 32)):
+        if not ((2 <= weight_bits <= 8 and (2 <= activation_bits <= 8 or activation_bits == 32)) or widths == (32, 32)):
             raise ConfigError(
                 "no k-bit layer has these widths",
                 expected="weight bits 2 to 8 with activation bits 2 to 8 or 32, or 32 and 32 for none",
@@ -129,7 +128,8 @@ LayerT = TypeVar("LayerT", bound=Quantized)
 
 def _adopt(new: LayerT, layer: nn.Linear | nn.Conv2d) -> LayerT:
     """Move weight and bias of `layer` into `new`."""
-    new.weight, new.bias = layer.weight, layer.bias
+    new.weight = layer.weight
+    new.register_parameter("bias", layer.bias)
     new.settle()
     return new.to(layer.weight.device).train(layer.training)
 

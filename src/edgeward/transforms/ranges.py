@@ -16,7 +16,7 @@ SMALLEST_SCALE = 1e-8
 
 
 def symmetric_scale(weight: Float[Tensor, "out *rest"], bits: int) -> Float[Tensor, " out"]:
-    """Return one step per output channel: max|W| / (2^(b-1) - 1), but no coarser than the Gaussian optimum below 6 bits.
+    """Return one step per output channel: max|W| / (2^(b-1) - 1), below 6 bits at most the Gaussian optimum.
 
     >>> symmetric_scale(torch.tensor([[1.27, -0.5], [0.0, 0.0]]), 8)
     tensor([1.0000e-02, 1.0000e-08])
@@ -25,7 +25,8 @@ def symmetric_scale(weight: Float[Tensor, "out *rest"], bits: int) -> Float[Tens
     scale = flat.abs().amax(1) / (2 ** (bits - 1) - 1)
     if bits in GAUSSIAN_STEP:
         scale = torch.minimum(scale, GAUSSIAN_STEP[bits] * flat.square().mean(1).sqrt())
-    return scale.clamp_min(SMALLEST_SCALE)
+    result: Tensor = scale.clamp_min(SMALLEST_SCALE)
+    return result
 
 
 def affine(low: Scalar, high: Scalar, bits: int) -> tuple[Scalar, Scalar]:

@@ -121,10 +121,11 @@ def targets(module: nn.Module, skip: Sequence[str] = EDGES) -> dict[str, nn.Line
     Raises:
         ConfigError: `skip` names a layer that the network does not have.
     """
-    names: dict[str, nn.Linear | nn.Conv2d] = {}
-    for name, layer in module.named_modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d)) and type(layer) in (nn.Linear, nn.Conv2d):
-            names[name] = layer
+    names: dict[str, nn.Linear | nn.Conv2d] = {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, (nn.Linear, nn.Conv2d)) and type(layer) in (nn.Linear, nn.Conv2d)
+    }
     order = list(names)
     known = {name for name, _ in module.named_modules()}
     unknown = [name for name in skip if name not in (*EDGES, "depthwise") and name not in known]
@@ -162,9 +163,7 @@ def refuse(kind: str, problems: Iterable[str], fix: str) -> None:
         raise ModelError(f"{kind} does not fit {len(listing)} layers:\n    {shown}", fix=fix)
 
 
-def transform_population(
-    population: Population, factory: Factory, transform: Transform
-) -> tuple[Population, Factory]:
+def transform_population(population: Population, factory: Factory, transform: Transform) -> tuple[Population, Factory]:
     """Transform trained models one by one: each keeps its own weights and buffers.
 
     Returns: the transformed population and the factory of its modules.

@@ -59,7 +59,7 @@ def predictive(moments: Moments) -> Predictive:
 
 
 def _prior_alpha(moments: Moments, pooled: Float64[Tensor, ""]) -> float:
-    """Return the inverse-gamma shape from the points' variances: E[s^4] / E[s^2]^2 = (1 + 2/(n-1)) (1 + 1/(alpha-2))."""
+    """Return the inverse-gamma shape: E[s^4] / E[s^2]^2 = (1 + 2/(n-1)) (1 + 1/(alpha-2)) for variances s^2."""
     freedom = moments.count - 1
     many = freedom > 0
     if int(many.sum()) < 2:
@@ -76,7 +76,8 @@ class BaVarIA(Attack):
 
     The prior is conjugate (normal-inverse-gamma) and estimated from the shadow models, so nothing is tuned; with many
     shadow models the score tends to LiRA's with per-record variance. Recommended below 64 shadow models.
-    Cost: one query per point. Source: the likelihood-ratio family of BaVarIA (2026); the conjugate form is derived here.
+    Cost: one query per point.
+    Source: the family is named BaVarIA (2026 preprint); the conjugate form and the empirical prior are derived here.
     """
 
     slug: ClassVar[str] = "bavaria"

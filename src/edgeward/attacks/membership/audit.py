@@ -1,0 +1,120 @@
+"""`audit`: every attack against every sibling in turn, strongest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64
+from torch import Tensor
+
+from edgeward.attacks.attack import ATTACKS, Attack, Points
+from edgeward.attacks.membership.gap import Gap
+from edgeward.attacks.metrics import Curve, auc, transferred
+from edgeward.attacks.oracle import Oracle, offers
+from edgeward.attacks.signals import Signals
+from edgeward.core.errors import DataError
+from edgeward.core.measurement import AttackResult
+from edgeward.core.threat import Access
+
+
+def recorded_oracle(signals: Signals, target: int, access: Access) -> Oracle:
+    """Return an oracle that replays model `target`; it is asked row numbers: the points, then the population."""
+    answers = torch.cat([signals.logits[target], signals.reference_logits[target]]).double().numpy()
+    return Oracle(lambda rows: answers[rows], access)
+
+
+def leave_one_out(
+    signals: Signals, attack: Attack, *, access: Access = "confidence", limit: int | None = None, adaptive: bool = True
+) -> Float64[Tensor, "S n"]:
+    """Return the attack's score of every point under every sibling, each attacked by the others.
+
+    Cost: S fits and one replayed query per model and point (and population record); no model is run.
+    """
+    points = Points.recorded(signals.logits.shape[1], signals.reference_logits.shape[1])
+    rows = []
+    for target in range(len(signals)):
+        knowledge = signals.knowledge(target, limit=limit, adaptive=adaptive)
+        rows.append(attack.fit(knowledge).score(recorded_oracle(signals, target, access), points))
+    return torch.stack(rows)
+
+
+def judge(
+    name: str,
+    scores: Float64[Tensor, "S n"],
+    truth: Bool[Tensor, "S n"],
+    *,
+    audience: Literal["canaries", "population"] = "canaries",
+    adaptive: bool = True,
+) -> AttackResult:
+    """Turn leave-one-out scores into rates with intervals, pooled over models and points.
+
+    Assumed by the intervals: independent trials. Trials of one point under several models are dependent.
+    """
+    curve = Curve.of(scores, truth)
+    tpr, fpr = transferred(scores, truth, 0.01)
+    return AttackResult(
+        name=name,
+        auc=auc(scores, truth),
+        balanced_accuracy=curve.balanced_accuracy(),
+        tpr_at_1pct=curve.tpr_at(0.01),
+        tpr_at_0_1pct=curve.tpr_at(0.001),
+        positives=curve.positives,
+        negatives=curve.negatives,
+        realistic_tpr_at_1pct=tpr,
+        realistic_fpr=fpr,
+        adaptive=adaptive,
+        audience=audience,
+        roc=curve.thinned(),
+    )
+
+
+def audit(
+    signals: Signals,
+    attacks: Sequence[Attack] | None = None,
+    *,
+    access: Access = "confidence",
+    audience: Literal["canaries", "population"] = "canaries",
+    adaptive: bool = True,
+    limit: int | None = None,
+) -> tuple[AttackResult, ...]:
+    """Run every attack (all registered ones by default) against every sibling and return the strongest first.
+
+    Strength is TPR at 1 % FPR, then AUC. Attacks that need more than `access` are left out; the gap attack is always
+    in. Choosing the strongest of many attacks in hindsight favours the attacker slightly, never the defender.
+
+    Args: `audience` says whose membership varied; `adaptive` whether the siblings went through the target's recipe;
+    `limit` caps the shadow models used per point. Returns one `AttackResult` per attack.
+    Guarantee: measured, a lower bound: another attack may do better.
+    Cost: no model runs; S fits per attack, vectorised over points.
+    Raises: `DataError` for fewer than 4 siblings, `ConfigError` for an unknown access.
+    """
+    if len(signals) < 4:
+        raise DataError(
+            "too few siblings to audit",
+            expected="at least 4 models, so that the others hold each point at least once in and once out",
+            came=f"{len(signals)}",
+            fix="train at least 4 models with balanced membership; 16 or more for usable intervals",
+        )
+    chosen = {Gap().name: Gap(), **{a.name: a for a in (ATTACKS.values() if attacks is None else attacks)}}
+    allowed = [attack for attack in chosen.values() if offers(access, attack.access)]
+    results = []
+    for attack in allowed:
+        scores = leave_one_out(signals, attack, access=access, limit=limit, adaptive=adaptive)
+        results.append(judge(attack.name, scores, signals.keep, audience=audience, adaptive=adaptive))
+    return tuple(sorted(results, key=lambda r: (-r.tpr_at_1pct.value, -r.auc.value, r.name)))
+
+
+def per_record_risk(scores: Float64[Tensor, "S n"], truth: Bool[Tensor, "S n"]) -> Float64[Tensor, " n"]:
+    """Return per point how far its member scores stand above non-member scores: 0.5 at chance, 1 when always above.
+
+    It is the mean over the models that trained on the point of the fraction of all non-member trials scoring lower
+    (ties count half); its mean over points of equal membership is the AUC. NaN for points without a member trial.
+    """
+    ordered = np.sort(scores[~truth].numpy())
+    below = np.searchsorted(ordered, scores.numpy(), side="left")
+    upto = np.searchsorted(ordered, scores.numpy(), side="right")
+    rank = torch.from_numpy((below + upto) / (2.0 * len(ordered)))
+    return (rank * truth).sum(0) / truth.sum(0).double()

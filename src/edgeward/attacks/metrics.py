@@ -1,0 +1,128 @@
+"""From scores and truth to rates: AUC, TPR at small FPR, ROC, and thresholds chosen on other models."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int
+from scipy.optimize import brentq
+from scipy.stats import norm, rankdata
+from torch import Tensor
+
+from edgeward.core.errors import DataError
+from edgeward.core.interval import Estimate
+
+Scores = Float64[Tensor, "..."]
+Truth = Bool[Tensor, "..."]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The full ROC of one score vector, at whole groups of tied scores, strictest threshold first.
+
+    `true` and `false` [g] count members and non-members with score >= `threshold` [g]; the first entry is the
+    threshold +inf that nobody passes.
+    """
+
+    threshold: Float64[np.ndarray, " g"]
+    true: Int[np.ndarray, " g"]
+    false: Int[np.ndarray, " g"]
+
+    @property
+    def positives(self) -> int:
+        """Number of member trials."""
+        return int(self.true[-1])
+
+    @property
+    def negatives(self) -> int:
+        """Number of non-member trials."""
+        return int(self.false[-1])
+
+    @classmethod
+    def of(cls, scores: Scores, truth: Truth) -> Curve:
+        """Sort once; raises `DataError` on NaN, on unequal shapes, or when one of the two kinds is absent."""
+        s, t = scores.flatten().numpy(), truth.flatten().numpy()
+        if s.shape != t.shape or np.isnan(s).any() or t.all() or not t.any():
+            raise DataError(
+                "these scores cannot be judged",
+                expected="one number per trial, and at least one member and one non-member trial",
+                came=f"{s.size} scores, {int(np.isnan(s).sum())} NaN, {int(t.sum())} members of {t.size} trials",
+                fix="pass scores and truth of the same shape over both kinds of trials",
+            )
+        order = np.argsort(-s, kind="stable")
+        s, t = s[order], t[order]
+        last = np.append(s[1:] != s[:-1], True)
+        true, false = np.cumsum(t)[last], np.cumsum(~t)[last]
+        return cls(np.append(np.inf, s[last]), np.append(0, true), np.append(0, false))
+
+    def strictest_below(self, fpr: float) -> int:
+        """Return the place of the largest TPR whose FPR does not exceed `fpr`."""
+        # The slack keeps 0.01 * 100 from falling below 1 by rounding.
+        allowed = math.floor(fpr * self.negatives * (1 + 1e-12) + 1e-12)
+        return int(np.searchsorted(self.false, allowed, side="right")) - 1
+
+    def tpr_at(self, fpr: float) -> Estimate:
+        """Return the largest TPR whose FPR does not exceed `fpr`, with its exact Clopper-Pearson interval.
+
+        Tied scores pass or fail together. With fewer than 1 / fpr negatives this is the TPR at no false positive.
+        """
+        return Estimate.proportion(int(self.true[self.strictest_below(fpr)]), self.positives)
+
+    def balanced_accuracy(self) -> float:
+        """Return the largest (TPR + 1 - FPR) / 2 over all thresholds."""
+        return float(np.max(self.true / self.positives - self.false / self.negatives) + 1) / 2
+
+    def thinned(self, most: int = 200) -> tuple[tuple[float, float], ...]:
+        """Return at most `most` (FPR, TPR) points from (0, 0) to (1, 1), half of them log-spaced in FPR."""
+        half = (most - 4) // 2
+        levels = np.concatenate([np.geomspace(1 / self.negatives, 1, half), np.linspace(0, 1, half)])
+        allowed = np.floor(levels * self.negatives + 1e-9)
+        places = np.searchsorted(self.false, allowed, side="right") - 1
+        chosen = np.unique(np.append(places, [0, len(self.false) - 1]))
+        return tuple((float(self.false[p] / self.negatives), float(self.true[p] / self.positives)) for p in chosen)
+
+
+def auc(scores: Scores, truth: Truth, *, level: float = 0.95) -> Estimate:
+    """Return P[member scores above non-member] + P[tie] / 2, exact by ranks, with Newcombe's interval.
+
+    The interval holds the areas A' with |A - A'| <= z sqrt(V(A')), V being Hanley and McNeil's variance taken at A', so
+    it stays inside [0, 1] and has a width even at 0 and 1. Assumed: independent trials; trials of one record under
+    several models are not, so read it as approximate. Source: Newcombe, Stat. Med. 2006, method 5.
+    """
+    curve = Curve.of(scores, truth)
+    n1, n0 = curve.positives, curve.negatives
+    ranks = rankdata(scores.flatten().numpy())
+    value = float((ranks[truth.flatten().numpy()].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
+    value = min(max(value, 0.0), 1.0)
+    z, extra = float(norm.ppf((1 + level) / 2)), (n1 + n0) / 2 - 1
+
+    def excess(area: float) -> float:
+        variance = area * (1 - area) * (1 + extra * ((1 - area) / (2 - area) + area / (1 + area))) / (n1 * n0)
+        return (value - area) ** 2 - z * z * variance
+
+    # V vanishes at 0 and 1; a value at one of them is its own bound on that side, and the other bound lies strictly
+    # within, where `excess` changes sign after its root at the value itself: start the search just beside it.
+    low = 0.0 if value == 0 else float(brentq(excess, 0.0, min(value, 1 - 1e-12)))
+    high = 1.0 if value == 1 else float(brentq(excess, max(value, 1e-12), 1.0))
+    return Estimate(value, low, high, n1 + n0, "newcombe")
+
+
+def transferred(scores: Float64[Tensor, "S n"], truth: Bool[Tensor, "S n"], fpr: float) -> tuple[float, float]:
+    """Return (TPR, FPR) reached when each model's threshold is chosen on the other models' scores only.
+
+    For each target the threshold is the one of largest TPR with FPR <= `fpr` on the pooled trials of the others;
+    what the attacker then reaches on the target is pooled. The FPR reached may exceed `fpr`.
+    """
+    true = false = 0
+    for target in range(len(scores)):
+        others = torch.arange(len(scores)) != target
+        curve = Curve.of(scores[others], truth[others])
+        passed = scores[target] >= float(curve.threshold[curve.strictest_below(fpr)])
+        true += int((passed & truth[target]).sum())
+        false += int((passed & ~truth[target]).sum())
+    return true / int(truth.sum()), false / int((~truth).sum())

@@ -1,0 +1,95 @@
+"""Evaluate one trained candidate: utility, leakage and cost of the executable that goes into the bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from edgeward.core.claim import Claim
+from edgeward.core.interval import Estimate
+from edgeward.core.measurement import AttackResult, Measurement
+from edgeward.core.progress import Watcher
+from edgeward.core.threat import MembershipInference
+from edgeward.data.splits import Splits
+from edgeward.devices import DeviceProfile
+from edgeward.measure.cost import network_cost
+from edgeward.measure.latency import host_latency
+from edgeward.measure.leakage import leakage, population_leakage
+from edgeward.measure.membership_design import MembershipDesign
+from edgeward.measure.siblings import Siblings, answers
+from edgeward.measure.utility import accuracy
+from edgeward.train.task import Trained
+
+UNTESTED = (
+    "white-box attacks that read weights or gradients",
+    "attribute inference, model inversion, property inference",
+    "physical side channels of the device (timing, power, memory access)",
+    "robustness to adversarial inputs",
+)
+
+
+def _audited_accuracy(siblings: Siblings, x: Tensor, y: Tensor) -> Estimate:
+    right = answers(siblings.audited, x).argmax(-1) == y
+    per_model = right.float().mean(1)
+    spread = float(per_model.std()) * 1.96 / len(per_model) ** 0.5
+    mean = float(per_model.mean())
+    return Estimate(mean, max(0.0, mean - spread), min(1.0, mean + spread), len(per_model), "normal over models")
+
+
+def _measured_claim(strongest: AttackResult, threat: MembershipInference) -> Claim:
+    statement = (
+        f"{strongest.name} reaches TPR {strongest.tpr_at_1pct.value:.1%} at 1 % FPR "
+        f"[{strongest.tpr_at_1pct.low:.1%}, {strongest.tpr_at_1pct.high:.1%}] over {strongest.negatives} non-members"
+    )
+    who = f"holder of the shipped model with {threat.access} access and {threat.shadows - 1} shadow models of the same recipe"
+    what = f"strongest of the attacks run, {threat.protocol} protocol, thresholds read off the pooled ROC"
+    return Claim("training records", who, statement, "measured", what)
+
+
+def evaluate(
+    trained: Trained,
+    siblings: Siblings,
+    plan: MembershipDesign,
+    splits: Splits,
+    threat: MembershipInference,
+    device: DeviceProfile,
+    *,
+    seconds: float,
+    watcher: Watcher,
+    label: str,
+    extra: Mapping[str, Any] | None = None,
+) -> Measurement:
+    """Measure a candidate; `seconds` is what its training took on this host."""
+    started = time.perf_counter()
+    watcher.step(f"{label}: audit", 0, 1)
+    attacks = leakage(siblings, plan, splits, threat)
+    claim = _measured_claim(attacks[0], threat)
+    attacks += population_leakage(siblings, splits, threat) if threat.protocol == "canaries" else ()
+    watcher.step(f"{label}: audit", 1, 1, claim.statement)
+    cost, layers = network_cost(siblings.network, device, file_bytes=len(siblings.artefact))
+    sample = host_latency(siblings.shipped, splits.input_shape)
+    source = f"this host, {sample.runtime}, {sample.threads} thread{'s' if sample.threads != 1 else ''}, batch 1"
+    cost = cost.adding("measured", source, host_latency_seconds=sample.median)
+    cost = cost.adding("declared", "recipe", training_runs=trained.trainings)
+    cost = cost.adding("measured", f"this host, {len(trained.population)} models at once", training_seconds=seconds)
+    return Measurement(
+        test_accuracy=accuracy(siblings.shipped, splits.holdout.x, splits.holdout.y),
+        validation_accuracy=accuracy(siblings.shipped, splits.validation.x, splits.validation.y),
+        train_accuracy=accuracy(siblings.shipped, splits.train.x, splits.train.y),
+        audit_accuracy=_audited_accuracy(siblings, splits.holdout.x, splits.holdout.y),
+        attacks=attacks,
+        cost=cost,
+        layers=layers,
+        claims=(*trained.claims, claim),
+        mode="host",
+        notes=trained.notes,
+        extra={
+            "runtime": siblings.shipped.runtime,
+            "untested": list(UNTESTED),
+            "evaluation_seconds": time.perf_counter() - started,
+            **(extra or {}),
+        },
+    )

@@ -1,0 +1,53 @@
+"""Latency of one inference predicted from a device profile: a roofline per operator plus its overhead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+from edgeward.devices import DeviceProfile, Figure, weakest
+from edgeward.devices.figure import Basis
+from edgeward.graph.network import Network
+from edgeward.measure.schedule import calls, value_bytes
+from edgeward.measure.weights import node_weights
+from edgeward.measure.work import node_work
+
+
+@final
+@dataclass(frozen=True)
+class Prediction:
+    """Seconds per node for one record, and the weakest basis among the profile's figures they were made from."""
+
+    seconds: Mapping[str, float]
+    basis: Basis
+
+    @property
+    def total(self) -> float:
+        """Seconds of one inference."""
+        return sum(self.seconds.values())
+
+
+def predict_latency(network: Network, device: DeviceProfile) -> Prediction:
+    """Predict the seconds of one inference on one core of `device`.
+
+    Every called operator takes max(MACs / rate, bytes / bandwidth) + overhead; bytes are its weights, inputs and
+    output, each once. Fused and aliased operators take nothing.
+    Guarantee: modelled; expected within the profile's `band` (assumed until measured on the device).
+    """
+    kinds, sizes, weights = calls(network), value_bytes(network), node_weights(network)
+    used: list[Figure] = [device.bytes_per_second, device.op_overhead_seconds]
+    seconds = {}
+    for node in network.nodes:
+        if kinds[node.name] in ("fused", "alias"):
+            seconds[node.name] = 0.0
+            continue
+        moved = weights[node.name].stored_bytes + sizes[node.output] + sum(sizes[name] for name in set(node.inputs))
+        busy = moved / device.bytes_per_second.value
+        work = node_work(network, node)
+        if work.macs:
+            rate = device.rate(work.precision, work.operator_class)
+            used.append(rate)
+            busy = max(busy, work.macs / rate.value)
+        seconds[node.name] = busy + device.op_overhead_seconds.value
+    return Prediction(seconds, weakest(used))

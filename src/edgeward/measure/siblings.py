@@ -1,0 +1,54 @@
+"""Siblings as shipped: every model of a trained population lowered to the artefact it would ship as, and loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from edgeward.backends.backend import Backend, choose_backend
+from edgeward.backends.executable import Executable
+from edgeward.core.progress import Watcher
+from edgeward.graph import Network, capture
+from edgeward.train.task import Trained
+
+
+@final
+@dataclass(frozen=True)
+class Siblings:
+    """The shipped network with its artefact, and the executables of the audited siblings.
+
+    Utility and leakage are measured on these executables, never on the float networks they came from.
+    """
+
+    network: Network
+    backend: Backend
+    artefact: bytes
+    shipped: Executable
+    audited: tuple[Executable, ...]
+
+
+def lower(trained: Trained, input_shape: tuple[int, ...], watcher: Watcher, label: str) -> Siblings:
+    """Capture the structure once, then lower and load every member of the population.
+
+    The last member ships. Errors: `UnsupportedOperators`, `ModelError` for weights that are not finite.
+    """
+    last = len(trained.population) - 1
+    network = capture(trained.population.member(last, trained.factory), input_shape)
+    network.finite()
+    backend = choose_backend(network)
+    artefact = backend.lower(network)
+    audited = []
+    for index in range(last):
+        sibling = network.with_tensors(trained.population.state(index))
+        audited.append(backend.load(backend.lower(sibling)))
+        watcher.step(f"{label}: export siblings", index + 1, last)
+    return Siblings(network, backend, artefact, backend.load(artefact), tuple(audited))
+
+
+def answers(executables: tuple[Executable, ...], x: Tensor) -> Tensor:
+    """Return the logits [S, n, C] of every executable on the same records."""
+    records = x.numpy()
+    return torch.stack([torch.from_numpy(executable.run(records).copy()) for executable in executables])

@@ -1,0 +1,137 @@
+"""One candidate from recipe to stored bundle: train siblings, lower them, measure, write."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+from edgeward.backends.backend import choose_backend
+from edgeward.core.candidate import Candidate, canonical_json
+from edgeward.core.cost import Cost
+from edgeward.core.measurement import Measurement
+from edgeward.core.progress import Watcher
+from edgeward.core.randomness import Seed
+from edgeward.core.threat import MembershipInference
+from edgeward.data.splits import Splits
+from edgeward.deploy import synthetic_vectors, write_bundle
+from edgeward.devices import DeviceProfile
+from edgeward.graph import Network, capture
+from edgeward.measure.cost import network_cost
+from edgeward.measure.evaluate import evaluate
+from edgeward.measure.membership_design import MembershipDesign, design
+from edgeward.measure.siblings import Siblings, lower
+from edgeward.recipes import Recipe
+from edgeward.report.card import render_candidate_card
+from edgeward.search import Store
+from edgeward.train.part import Schedule
+from edgeward.train.population import Factory, build
+from edgeward.train.task import Task, Trained
+
+FORMAT = 1
+"""Raise when the meaning of a stored measurement changes: old entries are then measured again."""
+
+
+def architecture_digest(network: Network) -> str:
+    """Return the SHA-256 of a network's structure, without its weights."""
+    shape = [
+        [n.layer, n.operator, list(n.inputs), n.output, sorted((k, repr(v)) for k, v in n.attributes.items())]
+        for n in network.nodes
+    ]
+    sizes = sorted((name, list(tensor.shape)) for name, tensor in network.tensors.items())
+    return hashlib.sha256(canonical_json([shape, sizes]).encode()).hexdigest()
+
+
+@final
+@dataclass(frozen=True)
+class Pipeline:
+    """Everything a candidate's result depends on besides its recipe."""
+
+    factory: Factory
+    splits: Splits
+    threat: MembershipInference
+    device: DeviceProfile
+    schedule: Schedule
+    seed: Seed
+    watcher: Watcher
+    store: Store
+
+    def context(self) -> dict[str, Any]:
+        """Return the hashes that enter a candidate's digest; captures the network, so it fails early."""
+        network = capture(build(self.factory, self.seed), self.splits.input_shape)
+        return {
+            "format": FORMAT,
+            "data": self.splits.digest,
+            "architecture": architecture_digest(network),
+            "threat": self.threat.to_json(),
+            "device": hashlib.sha256(canonical_json(self.device.to_json()).encode()).hexdigest(),
+            "schedule": asdict(self.schedule),
+            "seed": self.seed.value,
+        }
+
+    def foresee(self, recipe: Recipe) -> Cost:
+        """Return the cost of the untrained final structure: exact bytes and counts before the first expensive step."""
+        network = capture(build(recipe.structure(self.factory), self.seed).eval(), self.splits.input_shape)
+        artefact = choose_backend(network).lower(network)
+        cost, _ = network_cost(network, self.device, file_bytes=len(artefact))
+        return cost
+
+    def plan(self) -> MembershipDesign:
+        """Return who trains on what; the same for every recipe, so that recipes are compared on equal terms."""
+        return design(self.splits, self.threat, self.seed.child("membership"))
+
+    def train(self, recipe: Recipe, candidate: Candidate, plan: MembershipDesign) -> Trained:
+        """Train the siblings of one candidate, resuming from its checkpoints."""
+        task = Task(
+            factory=self.factory,
+            x=plan.x,
+            y=plan.y,
+            members=plan.members,
+            classes=self.splits.classes,
+            seed=self.seed.child("train"),
+            schedule=self.schedule,
+            validation=(self.splits.validation.x, self.splits.validation.y),
+            input_shape=self.splits.input_shape,
+            watcher=self.watcher,
+            label=recipe.name,
+            directory=self.store.scratch(candidate),
+            tag=candidate.digest,
+        )
+        return recipe.run(task)
+
+    def measure(self, recipe: Recipe, candidate: Candidate) -> Measurement:
+        """Train, lower, measure and store one candidate with its bundle."""
+        plan = self.plan()
+        started = time.perf_counter()
+        trained = self.train(recipe, candidate, plan)
+        seconds = time.perf_counter() - started
+        siblings = lower(trained, self.splits.input_shape, self.watcher, recipe.name)
+        measurement = evaluate(
+            trained,
+            siblings,
+            plan,
+            self.splits,
+            self.threat,
+            self.device,
+            seconds=seconds,
+            watcher=self.watcher,
+            label=recipe.name,
+            extra={"summary": recipe.summary, "paper": recipe.paper},
+        )
+        self.store.put(candidate, measurement, lambda folder: self._bundle(folder, candidate, measurement, siblings))
+        return measurement
+
+    def _bundle(self, folder: Path, candidate: Candidate, measurement: Measurement, siblings: Siblings) -> None:
+        x = synthetic_vectors(self.splits.input_shape, 8, self.seed.child("vectors"))
+        write_bundle(
+            folder / "bundle",
+            artefact=siblings.artefact,
+            backend=siblings.backend.slug,
+            network=siblings.network,
+            classes=self.splits.classes,
+            recipe=candidate.to_json(),
+            vectors=(x, siblings.shipped.run(x)),
+            card=render_candidate_card({**candidate.to_json(), **measurement.to_json()}),
+        )

@@ -1,0 +1,226 @@
+"""`protect`: take a network and its records, return protected candidates with their evidence on one frontier."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from edgeward.core.budget import Budget
+from edgeward.core.candidate import Candidate
+from edgeward.core.cost import Cost
+from edgeward.core.errors import ConfigError
+from edgeward.core.frontier import Frontier, Measured
+from edgeward.core.measurement import Measurement
+from edgeward.core.progress import Silent, Watcher
+from edgeward.core.randomness import Seed
+from edgeward.core.threat import MembershipInference, Threat
+from edgeward.data.splits import Splits
+from edgeward.devices import DeviceProfile, load_profile
+from edgeward.pipeline import Pipeline
+from edgeward.recipes import RECIPES, Recipe, resolve
+from edgeward.report.document import build_report, write_report
+from edgeward.search import Failure, Proposal, Store, explore
+from edgeward.sources import as_factory, as_splits
+from edgeward.train.part import Schedule
+from edgeward.train.population import Factory
+
+DEFAULT_RECIPES = ("none", "early_stop", "int8", "prune_retrain", "gecko:paper", "gecko:crossfit", "dp_sgd")
+
+
+@final
+@dataclass(frozen=True)
+class Choice:
+    """One measured candidate with the bundle that was built of it."""
+
+    candidate: Candidate
+    measurement: Measurement
+    folder: Path
+
+    def export(self, directory: str | Path) -> Path:
+        """Copy the verified bundle to `directory` and return it.
+
+        Errors: `VerificationFailed` when the stored bundle was altered, `ConfigError` for an unusable directory.
+        """
+        from edgeward.deploy import copy_bundle
+
+        return copy_bundle(self.folder / "bundle", Path(directory))
+
+
+@final
+@dataclass(frozen=True)
+class Protected:
+    """The result of a run: the frontier over all measured candidates, and the report written of it."""
+
+    frontier: Frontier
+    report: Mapping[str, Any]
+    workdir: Path
+    store: Store
+
+    def choose(self) -> Choice:
+        """Return the least leaking feasible candidate; raises `NoFeasibleCandidate`."""
+        return self._choice(self.frontier.choose())
+
+    def candidates(self) -> tuple[Choice, ...]:
+        """Return every measured candidate."""
+        return tuple(self._choice(measured) for measured in self.frontier.measured)
+
+    def _choice(self, measured: Measured) -> Choice:
+        return Choice(measured.candidate, measured.measurement, self.store.folder(measured.candidate))
+
+
+def protect(
+    model: nn.Module | Factory,
+    *,
+    data: Splits | None = None,
+    train: Any = None,
+    holdout: Any = None,
+    validation: Any = None,
+    shadow: Any = None,
+    classes: int | None = None,
+    device: str | DeviceProfile = "cortex-m7",
+    budget: Budget | None = None,
+    threats: Sequence[Threat] = (MembershipInference(),),
+    recipes: Sequence[str | Recipe | Mapping[str, Any]] | None = None,
+    search: bool = False,
+    schedule: Schedule | None = None,
+    workdir: str | Path = "runs/protect",
+    seed: int = 0,
+    watcher: Watcher | None = None,
+    description: Mapping[str, Any] | None = None,
+    command: str | None = None,
+) -> Protected:
+    """Train, compress, attack and cost every recipe, and put the candidates on one frontier.
+
+    Arguments: `model` is a factory of fresh modules, or a module whose architecture is re-initialised for every model
+    (the audit needs siblings). Records are `data` (a `Splits`), or torch datasets `train` and `holdout` (non-members)
+    with optional `validation` and `shadow`. `recipes` are names, tables or `Recipe` objects; `search` also tries the
+    variants each recipe names. `workdir` keeps what is measured: a rerun with equal arguments resumes.
+    Returns: `Protected`, whose `choose().export(directory)` copies the chosen bundle; `workdir` holds `report.html`,
+    `report.json`, `CARD.md` and `bundle/` of the choice when there is one.
+    Guarantee: leakage is measured against the attacks named in the report; nothing is proved unless a claim says so.
+    Cost: each recipe trains threat.shadows + 1 models as one batch.
+    Errors: `UserError` for what cannot be used; never raises for an infeasible budget, `choose` does.
+    """
+    splits = as_splits(data, train, holdout, validation, shadow, classes, seed, canaries_of(threats))
+    factory = as_factory(model)
+    profile = device if isinstance(device, DeviceProfile) else load_profile(device)
+    limits = budget or Budget()
+    threat = the_membership_threat(threats)
+    plans = propose(DEFAULT_RECIPES if recipes is None else recipes, search=search)
+    folder = Path(workdir)
+    store = Store(folder / "candidates")
+    pipeline = Pipeline(
+        factory, splits, threat, profile, schedule or Schedule(), Seed(seed), watcher or Silent(), store
+    )
+    context = pipeline.context()
+    job = {
+        "model": str(getattr(model, "__qualname__", type(model).__name__)),
+        "device": profile.name,
+        "seed": seed,
+        "budget": limits.to_json(),
+        "recipes": [recipe.name for recipe in plans],
+        "schedule": asdict(schedule or Schedule()),
+        **(description or {}),
+    }
+    evidence = _Evidence(folder, job, splits, profile, threats, command or reproduce())
+
+    def proposal(recipe: Recipe) -> Proposal:
+        candidate = Candidate(recipe.name, recipe.settings(), context)
+
+        def foresee() -> Cost:
+            return pipeline.foresee(recipe)
+
+        def measure() -> Measurement:
+            return pipeline.measure(recipe, candidate)
+
+        return Proposal(candidate, foresee, measure, lambda: store.get(candidate))
+
+    proposals = [proposal(recipe) for recipe in plans]
+    started = time.perf_counter()
+    frontier, failures = explore(
+        proposals, limits, pipeline.watcher, lambda partial: evidence.write(partial, (), False)
+    )
+    pipeline.watcher.event("finished", {"seconds": time.perf_counter() - started, "measured": len(frontier.measured)})
+    report = evidence.write(frontier, failures, True)
+    result = Protected(frontier, report, folder, store)
+    if report["chosen"]:
+        result.choose().export(folder / "bundle")
+    return result
+
+
+@final
+@dataclass(frozen=True)
+class _Evidence:
+    folder: Path
+    job: Mapping[str, Any]
+    splits: Splits
+    profile: DeviceProfile
+    threats: Sequence[Threat]
+    command: str
+
+    def write(self, frontier: Frontier, failures: Sequence[Failure], finished: bool) -> dict[str, Any]:
+        """Write the report of what is measured so far."""
+        from edgeward.measure.fingerprint import environment
+
+        data = {
+            "name": self.splits.name,
+            "classes": self.splits.classes,
+            "counts": self.splits.counts(),
+            "digest": self.splits.digest,
+            "notes": list(self.splits.notes),
+        }
+        report = build_report(
+            frontier=frontier,
+            job=self.job,
+            environment=environment(),
+            data=data,
+            device=self.profile.to_json(),
+            threats=[threat.to_json() for threat in self.threats if isinstance(threat, MembershipInference)],
+            failed=[failure.to_json() for failure in failures],
+            command=self.command,
+            finished=finished,
+        )
+        write_report(self.folder, report)
+        return report
+
+
+def propose(recipes: Sequence[str | Recipe | Mapping[str, Any]], *, search: bool) -> tuple[Recipe, ...]:
+    """Resolve recipe names and, when searching, add the variants each recipe names; no candidate twice."""
+    if not recipes:
+        raise ConfigError("no recipe to try", expected=f"at least one of {', '.join(RECIPES)}", came="an empty list")
+    asked = [resolve(spec) for spec in recipes]
+    variants = [variant for recipe in asked for variant in (recipe.space() if search else ())]
+    unique = {Candidate(r.name, r.settings()).digest: r for r in [*asked, *variants]}
+    return tuple(unique.values())
+
+
+def the_membership_threat(threats: Sequence[Threat]) -> MembershipInference:
+    """Return the one membership threat that can be audited today."""
+    found = [threat for threat in threats if isinstance(threat, MembershipInference)]
+    if len(found) != 1 or len(found) != len(threats):
+        raise ConfigError(
+            "the threats cannot be audited together",
+            expected="exactly one MembershipInference(...)",
+            came=f"{len(threats)} threats, {len(found)} of them membership inference",
+            fix="give threats=[MembershipInference(...)]; run other protocols in runs of their own",
+        )
+    return found[0]
+
+
+def canaries_of(threats: Sequence[Threat]) -> int:
+    """Return how many canaries the threats ask for."""
+    return max((t.canaries for t in threats if isinstance(t, MembershipInference)), default=200)
+
+
+def reproduce() -> str:
+    """Return the command line of this process without paths of this machine."""
+    program = Path(sys.argv[0]).name or "python"
+    return shlex.join([program, *(Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:])])

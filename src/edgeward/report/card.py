@@ -1,0 +1,160 @@
+"""`CARD.md`: model card and privacy card of one candidate, which travels with its bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgeward.core.errors import ConfigError
+from edgeward.report import tables
+from edgeward.report.markdown import code_block, escape, markdown_table, yaml
+from edgeward.report.schema import validate_report
+from edgeward.report.untested import not_tested
+from edgeward.report.verdict import bars, budget_verdict, chosen_candidate, records_verdict, unclaimed_assets
+from edgeward.report.wording import clean, finite
+
+
+def render_card(report: Mapping[str, Any], candidate_id: str | None = None) -> str:
+    """Return the card of the candidate with `candidate_id`, or of the chosen one, as Markdown with YAML front matter.
+
+    Where nothing was chosen the card says so. Guarantee: names in the report stay text: they become neither markup,
+    table cells, links nor YAML keys. Errors: `ConfigError` for an unknown id, `DataError` for an invalid report.
+    """
+    validate_report(report)
+    candidate = _find(report, candidate_id)
+    if candidate is None:
+        return _empty_card(report)
+    sections = [
+        f"---\n{yaml(_front_matter(report, candidate))}\n---",
+        f"# {escape(candidate['recipe'])} on {escape(_device(report))}",
+        _summary(report, candidate),
+        "## Assets and adversaries",
+        _assets(candidate),
+        "## Leakage of training records",
+        _leakage(report, candidate),
+        "## Utility",
+        markdown_table(tables.accuracy_table(candidate)),
+        "## Cost",
+        _cost(report, candidate),
+        "## What was not tested",
+        _bullets(not_tested(report, candidate)),
+        "## Data",
+        markdown_table(tables.pairs_table(report["data"])) if report["data"] else "Not described.",
+        "## How to verify",
+        _verify(report, candidate),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _find(report: Mapping[str, Any], candidate_id: str | None) -> dict[str, Any] | None:
+    if candidate_id is None:
+        return chosen_candidate(report)
+    for candidate in report["candidates"]:
+        if candidate["id"] == candidate_id:
+            return dict(candidate)
+    known = [f"{candidate['id']} ({candidate['recipe']})" for candidate in report["candidates"]]
+    raise ConfigError(
+        "there is no such candidate in the report",
+        expected=f"one of {', '.join(known) or 'none: nothing was measured'}",
+        came=repr(candidate_id),
+        fix="copy an id from report.json, or leave it out for the chosen candidate",
+    )
+
+
+def _empty_card(report: Mapping[str, Any]) -> str:
+    lines = [f"{c['recipe']}: {'; '.join(c['violations']) or 'feasible'}" for c in report["candidates"]]
+    text = "No measured candidate meets the budget; nothing was chosen and nothing should ship from this run."
+    return f"---\ntags: [edgeward]\n---\n\n# No candidate chosen\n\n{text}\n\n{_bullets(lines)}\n"
+
+
+def _device(report: Mapping[str, Any]) -> str:
+    return str(report["device"].get("title") or report["device"].get("name") or "unnamed device")
+
+
+def _front_matter(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, Any]:
+    name = f"{candidate['recipe']} {candidate['id'][:16]}"
+    dataset = report["data"].get("name", "unnamed")
+    metrics = [
+        {"type": kind, "name": title, "value": value, "verified": False}
+        for kind, title, value in _metrics(candidate)
+        if value is not None
+    ]
+    result = {
+        "task": {"type": "other", "name": "classification"},
+        "dataset": {"type": dataset, "name": dataset, "split": "holdout"},
+        "metrics": metrics,
+    }
+    return {
+        "library_name": "edgeward",
+        "tags": ["edgeward", "privacy-card", candidate["recipe"]],
+        "model-index": [{"name": name, "results": [result]}],
+    }
+
+
+def _metrics(candidate: Mapping[str, Any]) -> list[tuple[str, str, float | None]]:
+    strongest = candidate["strongest_attack"]
+    found = [
+        ("accuracy", "test accuracy (fraction)", finite(candidate["test_accuracy"])),
+        ("file_bytes", "file size (bytes)", finite(candidate["cost"].get("file_bytes"))),
+    ]
+    if strongest:
+        attack = clean(strongest["name"])
+        found += [
+            ("membership_tpr_at_1pct_fpr", f"{attack}: TPR at 1 % FPR", finite(strongest["tpr_at_1pct"]["value"])),
+            ("membership_tpr_at_0_1pct_fpr", f"{attack}: TPR at 0.1 % FPR", finite(strongest["tpr_at_0_1pct"]["value"])),
+            ("membership_auc", f"{attack}: AUC", finite(strongest["auc"]["value"])),
+        ]
+    return found
+
+
+def _summary(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
+    device, data = escape(_device(report)), escape(report["data"].get("name", "unnamed data"))
+    records, budget = records_verdict(report, candidate), budget_verdict(report, candidate)
+    standing = tables.standing(candidate)
+    return "\n".join(
+        [
+            f"A classifier made by the recipe {escape(candidate['recipe'])} for {device}, trained on {data}; "
+            f"measured by edgeward {escape(report['edgeward'])} in mode {candidate['mode']}; {standing}.",
+            "",
+            f"- Training records: **{records.status}** ({escape(records.threshold or 'no threshold')}).",
+            *(f"  {escape(line)}" for line in records.lines),
+            f"- Budget: **{budget.status}** ({escape(budget.threshold or 'no threshold')}).",
+        ]
+    )
+
+
+def _assets(candidate: Mapping[str, Any]) -> str:
+    table = tables.claim_table(candidate)
+    claims = markdown_table(table) if table.rows else "No claim is made."
+    unclaimed = unclaimed_assets(candidate)
+    rest = f"\n\nNo claim is made about: {', '.join(unclaimed)}." if unclaimed else ""
+    return claims + rest
+
+
+def _leakage(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
+    if not candidate["attacks"]:
+        return "No attack was run: nothing is known about leakage."
+    note = "Measured against these attacks; a stronger one may exist. Rates with 95 % intervals; n counts trials."
+    return f"{note}\n\n{markdown_table(tables.attack_table(candidate))}"
+
+
+def _cost(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
+    table = markdown_table(tables.cost_table(candidate))
+    used = [f"{bar.title}: {bar.value}, {bar.limit}: {bar.status} ({bar.provenance})." for bar in bars(report, candidate)]
+    return f"{table}\n\n{_bullets(used)}" if used else table
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {escape(line)}" for line in lines) or "- none"
+
+
+def _verify(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
+    return "\n\n".join(
+        [
+            "In the folder of the bundle, with edgeward installed:",
+            code_block("edgeward verify ."),
+            "This compares every file with the manifest and replays the test vectors. The run that measured the numbers "
+            f"above, candidate {escape(candidate['id'])}, is repeated by:",
+            code_block(report["command"]),
+        ]
+    )

@@ -1,0 +1,91 @@
+"""Explore: measure every proposed candidate once, keep what is measured, go on after a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from edgeward.core.budget import Budget
+from edgeward.core.candidate import Candidate
+from edgeward.core.cost import Cost
+from edgeward.core.errors import EdgewardError
+from edgeward.core.frontier import Frontier, Measured
+from edgeward.core.measurement import Measurement
+from edgeward.core.progress import Watcher
+
+
+@final
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate with the ways to foresee, measure and recall it."""
+
+    candidate: Candidate
+    foresee: Callable[[], Cost]
+    measure: Callable[[], Measurement]
+    recall: Callable[[], Measurement | None]
+
+
+@final
+@dataclass(frozen=True)
+class Failure:
+    """A candidate that was not measured, and why."""
+
+    recipe: str
+    reason: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return the plain form."""
+        return {"recipe": self.recipe, "reason": self.reason}
+
+
+def foreseen_violations(budget: Budget, cost: Cost) -> list[str]:
+    """Return the limits that a cost known before training already breaks."""
+    return [
+        f"{limit} (before training: {cost.value(limit.name):.4g} {limit.unit})"
+        for limit in budget.limits()
+        if limit.name in cost and limit.miss(cost.value(limit.name))
+    ]
+
+
+def explore(
+    proposals: Sequence[Proposal], budget: Budget, watcher: Watcher, on_measured: Callable[[Frontier], None]
+) -> tuple[Frontier, tuple[Failure, ...]]:
+    """Measure the proposals in order and return the frontier with the failures.
+
+    A candidate whose declared cost breaks the budget is not trained, unless nothing else could be measured: then the
+    nearest one is, so that the budget's answer rests on a measurement. `on_measured` is called after each candidate.
+    """
+    measured: list[Measured] = []
+    failures: list[Failure] = []
+    postponed: list[tuple[float, Proposal]] = []
+    total = len(proposals)
+
+    def take(proposal: Proposal) -> None:
+        found = proposal.recall()
+        known = found is not None
+        measured.append(Measured(proposal.candidate, found if found is not None else proposal.measure()))
+        watcher.event("measured", {"candidate": proposal.candidate.to_json(), "resumed": known})
+        on_measured(Frontier(tuple(measured), budget))
+
+    for position, proposal in enumerate(proposals):
+        name = proposal.candidate.recipe
+        watcher.step("candidates", position, total, name)
+        try:
+            cost = proposal.foresee()
+            broken = foreseen_violations(budget, cost)
+            if broken and proposal.recall() is None:
+                misses = [limit.miss(cost.value(limit.name)) for limit in budget.limits() if limit.name in cost]
+                postponed.append((sum(misses), proposal))
+                failures.append(Failure(name, "not trained, its declared cost breaks the budget: " + "; ".join(broken)))
+                continue
+            take(proposal)
+        except EdgewardError as error:
+            failures.append(Failure(name, str(error)))
+            watcher.event("failed", {"recipe": name, "reason": error.what})
+    if not measured and postponed:
+        nearest = min(postponed, key=lambda entry: entry[0])[1]
+        failures = [f for f in failures if f.recipe != nearest.candidate.recipe]
+        take(nearest)
+    watcher.step("candidates", total, total, "done")
+    return Frontier(tuple(measured), budget), tuple(failures)

@@ -1,0 +1,88 @@
+"""What `protect` accepts for a model and for records, turned into one form."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgeward.core.errors import DataError, ModelError
+from edgeward.core.randomness import Seed
+from edgeward.data import from_torch
+from edgeward.data.splits import Splits
+from edgeward.train.population import Factory
+
+
+def as_factory(model: nn.Module | Factory) -> Factory:
+    """Return a factory of freshly initialised modules.
+
+    A module is used for its architecture only: each sibling is a copy whose layers are re-initialised by their own
+    `reset_parameters`. Errors: `ModelError` listing parameters that no layer can re-initialise.
+    """
+    if not isinstance(model, nn.Module):
+        if not callable(model):
+            raise ModelError("the model is neither a module nor a factory", came=type(model).__name__)
+        return model
+    covered = {id(p) for m in model.modules() if hasattr(m, "reset_parameters") for p in m.parameters(recurse=False)}
+    stuck = [name for name, p in model.named_parameters() if id(p) not in covered]
+    if stuck:
+        raise ModelError(
+            f"{len(stuck)} parameters cannot be re-initialised, which an audit needs",
+            expected="layers with reset_parameters, or a factory",
+            came=", ".join(stuck[:6]),
+            fix="pass a function that builds a fresh module instead of the module",
+        )
+    original = copy.deepcopy(model)
+
+    def fresh() -> nn.Module:
+        module = copy.deepcopy(original)
+        for layer in module.modules():
+            reset: Callable[[], None] | None = getattr(layer, "reset_parameters", None)
+            if reset is not None:
+                with torch.no_grad():
+                    reset()
+        return module
+
+    return fresh
+
+
+def as_splits(
+    data: Splits | None,
+    train: Any,
+    holdout: Any,
+    validation: Any,
+    shadow: Any,
+    classes: int | None,
+    seed: int,
+    canaries: int,
+) -> Splits:
+    """Return checked splits from a `Splits` or from torch datasets."""
+    given = [x is not None for x in (train, holdout, validation, shadow)]
+    if (data is None) == (train is None and holdout is None) or (data is not None and any(given)):
+        raise DataError(
+            "the records are given twice or not at all",
+            expected="either data=Splits, or train= and holdout= datasets",
+            came="both" if data is not None else "neither",
+            fix="give data=edgeward.data.load('digits', ...) or train=..., holdout=...",
+        )
+    if data is not None:
+        return data.check()
+    if train is None or holdout is None:
+        raise DataError(
+            "train and holdout are needed together",
+            expected="members (train) and non-members (holdout)",
+            came="only " + ("train" if holdout is None else "holdout"),
+            fix="hold some records out of training; the audit compares them with the members",
+        )
+    return from_torch(
+        train,
+        holdout,
+        validation=validation,
+        shadow=shadow,
+        classes=classes,
+        canaries=canaries,
+        seed=Seed(seed).child("data"),
+    )

@@ -1,0 +1,30 @@
+"""Floor 3: transforms change the operators of a network: fewer bits, fewer weights, fewer channels, lower rank."""
+
+from edgeward.transforms.binarize import Binarize as Binarize
+from edgeward.transforms.binarize import BinaryConv2d as BinaryConv2d
+from edgeward.transforms.binarize import BinaryLinear as BinaryLinear
+from edgeward.transforms.binarize import LatentProjection as LatentProjection
+from edgeward.transforms.binarize import project as project
+from edgeward.transforms.channels import ChannelGroup as ChannelGroup
+from edgeward.transforms.channels import ChannelPlan as ChannelPlan
+from edgeward.transforms.channels import channel_groups as channel_groups
+from edgeward.transforms.density import ErdosRenyiKernel as ErdosRenyiKernel
+from edgeward.transforms.factorize import Factorize as Factorize
+from edgeward.transforms.prune import Masked as Masked
+from edgeward.transforms.prune import impose as impose
+from edgeward.transforms.prune import magnitude_masks as magnitude_masks
+from edgeward.transforms.prune import random_masks as random_masks
+from edgeward.transforms.prune_structured import prune_channels as prune_channels
+from edgeward.transforms.quantize import PostTraining as PostTraining
+from edgeward.transforms.quantize import QuantConv2d as QuantConv2d
+from edgeward.transforms.quantize import QuantizeAware as QuantizeAware
+from edgeward.transforms.quantize import QuantLinear as QuantLinear
+from edgeward.transforms.quantize import calibrate as calibrate
+from edgeward.transforms.quantize import require_calibrated as require_calibrated
+from edgeward.transforms.transfer import transfer as transfer
+from edgeward.transforms.transform import TRANSFORMS as TRANSFORMS
+from edgeward.transforms.transform import FreshScales as FreshScales
+from edgeward.transforms.transform import Transform as Transform
+from edgeward.transforms.transform import refresh as refresh
+from edgeward.transforms.transform import targets as targets
+from edgeward.transforms.transform import transform_population as transform_population

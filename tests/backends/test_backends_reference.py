@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+import torch
+from backends.operator_table import CASES
+
+from edgeward.backends.cleartext.reference import STEPS, ReferenceExecutable
+from edgeward.core.errors import DataError
+from edgeward.graph import OPERATORS, capture
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_reference_equals_the_module(case):
+    name, module, shape = case
+    network = capture(module, shape)
+    operators = [node.operator for node in network.nodes]
+    assert set(case.operators) <= set(operators)
+    for count in (1, 3):
+        x = torch.randn(count, *shape, generator=torch.Generator().manual_seed(count)) * 2
+        found = ReferenceExecutable(network).run(x.numpy())
+        with torch.no_grad():
+            expected = module(x).numpy()
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_table_and_steps_cover_every_operator():
+    seen = {node.operator for case in CASES for node in capture(case.module, case.input_shape).nodes}
+    assert seen == set(OPERATORS)
+    assert set(STEPS) | {"constant"} == set(OPERATORS)
+
+
+def test_wrong_shape_is_a_data_error():
+    case = CASES[0]
+    with pytest.raises(DataError, match="do not fit"):
+        ReferenceExecutable(capture(case.module, case.input_shape)).run(np.zeros((2, 9), np.float32))
+
+
+def test_empty_batch_gives_empty_answers():
+    case = CASES[0]
+    assert ReferenceExecutable(capture(case.module, case.input_shape)).run(np.zeros((0, 5), np.float32)).shape == (0, 3)
