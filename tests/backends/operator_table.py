@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import edgeward.graph.quantized  # noqa: F401  registers torch.ops.edgeward
+from edgeward.graph import Network, capture
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class Case:
     module: nn.Module
     input_shape: tuple[int, ...]
     operators: tuple[str, ...] = ()
+
+    @cached_property
+    def network(self) -> Network:
+        """The captured module; captured once per test session."""
+        return capture(self.module, self.input_shape)
 
     def __iter__(self):
         """Unpack as (name, module, input_shape)."""
@@ -290,7 +296,12 @@ _BUILDERS: list[tuple[str, Callable[[], nn.Module], tuple[int, ...], tuple[str, 
     ("scale_and_shift", ScaleAndShift, _IMAGE, ("sub", "div", "mul", "add")),
     ("two_values", TwoValues, (9,), ("sub", "mul", "div", "add")),
     ("one_minus", lambda: Apply(lambda x: 1.0 - x), (9,), ()),
-    ("permute", lambda: nn.Sequential(Apply(lambda x: x.permute(0, 3, 1, 2)), nn.Conv2d(3, 2, 1)), (8, 8, 3), ("permute",)),
+    (
+        "permute",
+        lambda: nn.Sequential(Apply(lambda x: x.permute(0, 3, 1, 2)), nn.Conv2d(3, 2, 1)),
+        (8, 8, 3),
+        ("permute",),
+    ),
     ("slice", lambda: Apply(lambda x: x[:, :, ::2, 1:-1]), _IMAGE, ("slice",)),
     ("select", lambda: Apply(lambda x: x[:, -1]), (5, 6), ("select",)),
     ("pad", lambda: Apply(lambda x: F.pad(x, (1, 2, 0, 1), value=0.5)), _IMAGE, ("pad",)),

@@ -1,17 +1,18 @@
 import numpy as np
 import pytest
 import torch
-from backends.operator_table import CASES
 
-from edgeward.backends.cleartext.reference import STEPS, ReferenceExecutable
+from backends.operator_table import CASES
+from edgeward.backends.cleartext.reference import ReferenceExecutable
 from edgeward.core.errors import DataError
-from edgeward.graph import OPERATORS, capture
+from edgeward.graph import OPERATORS
+from edgeward.graph.semantics import STEPS
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_reference_equals_the_module(case):
     name, module, shape = case
-    network = capture(module, shape)
+    network = case.network
     operators = [node.operator for node in network.nodes]
     assert set(case.operators) <= set(operators)
     for count in (1, 3):
@@ -24,7 +25,7 @@ def test_reference_equals_the_module(case):
 
 
 def test_table_and_steps_cover_every_operator():
-    seen = {node.operator for case in CASES for node in capture(case.module, case.input_shape).nodes}
+    seen = {node.operator for case in CASES for node in case.network.nodes}
     assert seen == set(OPERATORS)
     assert set(STEPS) | {"constant"} == set(OPERATORS)
 
@@ -32,9 +33,16 @@ def test_table_and_steps_cover_every_operator():
 def test_wrong_shape_is_a_data_error():
     case = CASES[0]
     with pytest.raises(DataError, match="do not fit"):
-        ReferenceExecutable(capture(case.module, case.input_shape)).run(np.zeros((2, 9), np.float32))
+        ReferenceExecutable(case.network).run(np.zeros((2, 9), np.float32))
 
 
 def test_empty_batch_gives_empty_answers():
     case = CASES[0]
-    assert ReferenceExecutable(capture(case.module, case.input_shape)).run(np.zeros((0, 5), np.float32)).shape == (0, 3)
+    assert ReferenceExecutable(case.network).run(np.zeros((0, 5), np.float32)).shape == (0, 3)
+
+
+def test_chunks_do_not_show():
+    case = next(case for case in CASES if case.name == "token_block")
+    x = np.random.default_rng(0).normal(size=(7, 4, 6)).astype(np.float32)
+    whole, parts = ReferenceExecutable(case.network), ReferenceExecutable(case.network, chunk=3)
+    np.testing.assert_allclose(whole.run(x), parts.run(x), atol=1e-6)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from attacks import overfitted
 
+from attacks import overfitted
 from edgeward.attacks import ATTACKS, Oracle, Points, Signals
 from edgeward.attacks.membership.audit import leave_one_out, recorded_oracle
 from edgeward.attacks.metrics import auc
@@ -104,15 +104,13 @@ def test_the_targets_row_of_the_signals_is_never_read(name, toy):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_signals_give_the_same_scores(name, toy):
     first = scores_of(name, toy[0])
-    again = Signals(
-        *(getattr(toy[0], f) for f in ("logits", "labels", "keep", "reference_logits", "reference_labels"))
-    )
+    again = Signals(*(getattr(toy[0], f) for f in ("logits", "labels", "keep", "reference_logits", "reference_labels")))
     assert torch.equal(first, scores_of(name, again))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_points_and_population_does_not_matter(name, toy):
-    signals, run, x, z = toy
+    signals, _, x, z = toy
     order = torch.randperm(len(x), generator=Seed(5).torch())
     mixed = torch.randperm(len(z), generator=Seed(6).torch())
     moved = Signals(
@@ -129,9 +127,7 @@ def test_the_order_of_points_and_population_does_not_matter(name, toy):
 def test_live_records_score_as_recorded_logits(name, toy):
     signals, run, x, z = toy
     fitted = ATTACKS[name].fit(signals.knowledge(0))
-    recorded = fitted.score(
-        recorded_oracle(signals, 0, "confidence"), Points.recorded(len(x), len(z))
-    )
+    recorded = fitted.score(recorded_oracle(signals, 0, "confidence"), Points.recorded(len(x), len(z)))
     chosen = torch.tensor([7, 3, 50])
     live = Oracle(lambda records: run(torch.from_numpy(records))[0].numpy(), "confidence")
     points = Points(x[chosen].numpy(), chosen, z.numpy())

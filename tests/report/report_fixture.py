@@ -26,17 +26,17 @@ LAYERS = (("features.0", "conv2d", (16, 28, 28)), ("features.3", "conv2d", (32, 
 def roc(tpr: float, auc: float) -> tuple[tuple[float, float], ...]:
     """A concave curve from (0, 0) to (1, 1) through (0.01, tpr)."""
     power = min(1.0, math.log(max(tpr, 0.0101)) / math.log(0.01))
-    steps = [10 ** (-3.2 + 3.2 * i / 60) for i in range(61)]
+    steps = [10 ** (-3.2 + 3.2 * i / 16) for i in range(17)]
     return ((0.0, 0.0), *((x, min(1.0, x**power)) for x in steps))
 
 
 def attack(name: str, tpr: float, auc: float) -> AttackResult:
-    small = int(round(tpr * 0.3 * NEGATIVES))
+    small = round(tpr * 0.3 * NEGATIVES)
     return AttackResult(
         name=name,
         auc=Estimate(auc, max(0.0, auc - 0.02), min(1.0, auc + 0.02), 2 * NEGATIVES, "hanley-mcneil"),
         balanced_accuracy=0.5 + 0.4 * (auc - 0.5),
-        tpr_at_1pct=Estimate.proportion(int(round(tpr * NEGATIVES)), NEGATIVES),
+        tpr_at_1pct=Estimate.proportion(round(tpr * NEGATIVES), NEGATIVES),
         tpr_at_0_1pct=Estimate.proportion(small, NEGATIVES),
         positives=NEGATIVES,
         negatives=NEGATIVES,
@@ -51,7 +51,9 @@ def layers(bits: int) -> tuple[LayerCost, ...]:
     for i, (name, operator, shape) in enumerate(LAYERS):
         inner = bits if 0 < i < len(LAYERS) - 1 or bits == 8 else 32
         macs, weights = (112_896, 903_168, 15_680)[i], (144, 4_608, 15_680)[i]
-        rows.append(LayerCost(name, operator, shape, macs, inner, inner, weights * inner / 8, float(macs * inner * inner)))
+        rows.append(
+            LayerCost(name, operator, shape, macs, inner, inner, weights * inner / 8, float(macs * inner * inner))
+        )
     return tuple(rows)
 
 
@@ -75,7 +77,13 @@ def claims(recipe: str) -> tuple[Claim, ...]:
             "measured",
             "canary audit, 16 models",
         ),
-        Claim("budget", "none", "the file, RAM and latency limits hold on the profile", "assumed", "device profile"),
+        Claim(
+            "budget",
+            "nobody: physics",
+            "the file, RAM and latency limits hold on the profile",
+            "assumed",
+            "device profile",
+        ),
     ]
     if recipe == "dp_sgd":
         statement = "(8.0, 1e-4)-differential privacy per record, add/remove"
@@ -135,3 +143,18 @@ def make_report(budget: Budget | None = None, **changes: Any) -> dict[str, Any]:
         **changes,
     }
     return build_report(**arguments)
+
+
+ENUM_KEYS = frozenset({"schema", "mode", "audience", "asset", "basis", "kind", "id", "chosen"})
+
+
+def poisoned(value: Any, text: str, key: str = "", *, keys: bool = False) -> Any:
+    """Return `value` with every free text, and inside free tables every key, replaced by hostile `text`."""
+    free = keys or key in {"job", "environment", "device", "config", "extra", "counts"}
+    if isinstance(value, dict):
+        names = {k: f"{text}{i}" if free else k for i, k in enumerate(value)}
+        kept = {"name", "title"} if key == "device" else set()
+        return {k if k in kept else names[k]: poisoned(item, text, k, keys=free) for k, item in value.items()}
+    if isinstance(value, list):
+        return [poisoned(item, text, key, keys=keys) for item in value]
+    return text if isinstance(value, str) and (keys or key not in ENUM_KEYS) else value

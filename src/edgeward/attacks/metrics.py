@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float64, Int
 from scipy.optimize import brentq
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 from torch import Tensor
 
 from edgeward.core.errors import DataError
@@ -54,8 +53,12 @@ class Curve:
                 came=f"{s.size} scores, {int(np.isnan(s).sum())} NaN, {int(t.sum())} members of {t.size} trials",
                 fix="pass scores and truth of the same shape over both kinds of trials",
             )
-        order = np.argsort(-s, kind="stable")
-        s, t = s[order], t[order]
+        order = np.argsort(-s)
+        return cls.of_sorted(s[order], t[order])
+
+    @classmethod
+    def of_sorted(cls, s: Float64[np.ndarray, " m"], t: Bool[np.ndarray, " m"]) -> Curve:
+        """Count along falling scores `s` with truth `t`; the order within ties does not matter."""
         last = np.append(s[1:] != s[:-1], True)
         true, false = np.cumsum(t)[last], np.cumsum(~t)[last]
         return cls(np.append(np.inf, s[last]), np.append(0, true), np.append(0, false))
@@ -88,7 +91,7 @@ class Curve:
 
 
 def auc(scores: Scores, truth: Truth, *, level: float = 0.95) -> Estimate:
-    """Return P[member scores above non-member] + P[tie] / 2, exact by ranks, with Newcombe's interval.
+    """Return P[member scores above non-member] + P[tie] / 2, exact by counting, with Newcombe's interval.
 
     The interval holds the areas A' with |A - A'| <= z sqrt(V(A')), V being Hanley and McNeil's variance taken at A', so
     it stays inside [0, 1] and has a width even at 0 and 1. Assumed: independent trials; trials of one record under
@@ -96,9 +99,9 @@ def auc(scores: Scores, truth: Truth, *, level: float = 0.95) -> Estimate:
     """
     curve = Curve.of(scores, truth)
     n1, n0 = curve.positives, curve.negatives
-    ranks = rankdata(scores.flatten().numpy())
-    value = float((ranks[truth.flatten().numpy()].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
-    value = min(max(value, 0.0), 1.0)
+    # Each group of tied members beats the non-members strictly below it, and half of those it is tied with.
+    twice_beaten = 2 * n0 - curve.false[1:] - curve.false[:-1]
+    value = int((np.diff(curve.true) * twice_beaten).sum()) / (2 * n1 * n0)
     z, extra = float(norm.ppf((1 + level) / 2)), (n1 + n0) / 2 - 1
 
     def excess(area: float) -> float:
@@ -119,9 +122,13 @@ def transferred(scores: Float64[Tensor, "S n"], truth: Bool[Tensor, "S n"], fpr:
     what the attacker then reaches on the target is pooled. The FPR reached may exceed `fpr`.
     """
     true = false = 0
+    # Sorted once: leaving one model out of a sorted list leaves it sorted.
+    order = np.argsort(-scores.flatten().numpy())
+    s, t = scores.flatten().numpy()[order], truth.flatten().numpy()[order]
+    model = order // scores.shape[1]
     for target in range(len(scores)):
-        others = torch.arange(len(scores)) != target
-        curve = Curve.of(scores[others], truth[others])
+        others = model != target
+        curve = Curve.of_sorted(s[others], t[others])
         passed = scores[target] >= float(curve.threshold[curve.strictest_below(fpr)])
         true += int((passed & truth[target]).sum())
         false += int((passed & ~truth[target]).sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, final, get_args
 
 import numpy as np
@@ -16,7 +16,7 @@ from edgeward.core.threat import Access
 # The log of the smallest positive float64: a smaller probability cannot be told from zero.
 LOG_FLOOR = -745.0
 
-_OFFERED_WITH: dict[Access, frozenset[Access]] = {
+_OFFERED_WITH: Mapping[str, frozenset[str]] = {
     "label": frozenset({"label"}),
     "confidence": frozenset({"label", "confidence"}),
     "gradients": frozenset({"label", "confidence", "gradients"}),
@@ -25,7 +25,7 @@ _OFFERED_WITH: dict[Access, frozenset[Access]] = {
 }
 
 
-def offers(access: Access, needed: Access) -> bool:
+def offers(access: str, needed: str) -> bool:
     """Return whether a target that grants `access` also shows what `needed` names.
 
     >>> offers("confidence", "label"), offers("label", "confidence")

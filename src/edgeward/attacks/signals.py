@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from edgeward.attacks.oracle import log_softmax
@@ -27,11 +27,12 @@ class Signals:
     Raises: `DataError` listing everything that is wrong.
     """
 
-    logits: Float[Tensor, "S n C"]
-    labels: Int[Tensor, " n"]
-    keep: Bool[Tensor, "S n"]
-    reference_logits: Float[Tensor, "S z C"]
-    reference_labels: Int[Tensor, " z"]
+    # Plain types: `__post_init__` checks the shapes, in every run, and reports all of them together.
+    logits: Tensor
+    labels: Tensor
+    keep: Tensor
+    reference_logits: Tensor
+    reference_labels: Tensor
     _memo: dict[_Key, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:

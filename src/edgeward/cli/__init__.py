@@ -1,3 +1,3 @@
 """Floor 7: the command line; every verb is one call of a lower floor."""
 
-from edgeward.cli.main import main as main
+from edgeward.cli.entry import main as main

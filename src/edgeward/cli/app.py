@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
@@ -27,22 +28,16 @@ application = typer.Typer(
 )
 
 
-@application.callback(invoke_without_command=True)
+@application.callback()
 def root(
-    context: typer.Context,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     with_traceback: Annotated[bool, typer.Option("--traceback", help="Print the traceback of an error.")] = False,
-) -> Reply | None:
-    """Print the version, or the verbs when none is given."""
-    if show_version:
-        return version()
-    if context.invoked_subcommand is None:
-        return Reply({"verbs": sorted(VERBS)}, [context.get_help()])
-    return None
+) -> None:
+    """Document the flags that `entry.main` reads before any verb runs."""
 
 
-VERBS = {
+VERBS: Mapping[str, Callable[..., Reply]] = {
     "protect": protect,
     "audit": audit,
     "demo": demo,

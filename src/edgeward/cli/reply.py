@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO, final
+from typing import Any, final
 
+from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+_WIDE = 200
+"""Columns where nobody looks at a terminal."""
 
 
 @final
@@ -35,7 +40,8 @@ def plain(text: object) -> Text:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> Table:
     """Return a table; columns whose name starts with '>' are right-aligned."""
-    grid = Table(title=None if title is None else plain(title), title_justify="left", show_edge=False, pad_edge=False)
+    heading = None if title is None else plain(title)
+    grid = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in columns:
         grid.add_column(plain(name.lstrip(">")), justify="right" if name.startswith(">") else "left", overflow="fold")
     for row in rows:
@@ -54,15 +60,21 @@ def finite(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, bool)) else str(value)
 
 
-def show(reply: Reply, *, as_json: bool, stream: TextIO) -> None:
-    """Write the reply: exactly one JSON document, or the blocks for people."""
+def show(reply: Reply, *, as_json: bool, stream: Any) -> None:
+    """Write the reply to an open text stream: exactly one JSON document, or the blocks for people."""
     if as_json:
         stream.write(json.dumps(finite(reply.document), indent=2, sort_keys=True, allow_nan=False) + "\n")
         return
-    wide = None if stream.isatty() else 120
-    console = Console(file=stream, width=wide, highlight=False)
+    terminal = stream.isatty()
+    # Rendered first and written once: rich would end the process on a closed pipe.
+    buffer = io.StringIO()
+    console = Console(file=buffer, force_terminal=terminal, width=None if terminal else _WIDE, highlight=False)
     for block in reply.blocks:
-        console.print(plain(block) if isinstance(block, str) else block, markup=False)
+        if isinstance(block, str):
+            console.print(plain(block), soft_wrap=True)
+        else:
+            console.print(block)
+    stream.write(buffer.getvalue())
 
 
 def tell(text: str) -> None:

@@ -17,6 +17,13 @@ from edgeward.cli.reply import finite, plain, tell
 from edgeward.core.progress import Silent, Watcher
 
 _LINES_PER_TASK = 10
+COLUMNS = (
+    TextColumn("{task.description}", markup=False),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeRemainingColumn(),
+    TextColumn("{task.fields[note]}", markup=False),
+)
 
 
 @final
@@ -98,15 +105,15 @@ class Several(Watcher):
 
 @contextlib.contextmanager
 def watching(folder: Path, *, quiet: bool) -> Iterator[Watcher]:
-    """Give a watcher for one run that writes to `folder`: bars only where a person looks, otherwise lines."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Give a watcher for one run that writes to `folder`: bars only where a person looks, otherwise lines.
+
+    The folder is the run's to make, so that a job that cannot start leaves none behind; until then nothing is logged.
+    """
     log = EventLog(folder / "events.jsonl")
     if quiet:
         yield Several([Silent(), log])
     elif sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        console = Console(stderr=True)
-        with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console) as bars:
-            yield Several([Bars(bars), log])
+        with Progress(*COLUMNS, console=Console(stderr=True)) as progress:
+            yield Several([Bars(progress), log])
     else:
         yield Several([Lines(), log])

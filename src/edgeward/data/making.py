@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -10,7 +12,7 @@ from edgeward.core.errors import ConfigError
 from edgeward.core.randomness import Seed
 from edgeward.data.partition import deal, pair, tenth, without_duplicates
 from edgeward.data.records import Records
-from edgeward.data.splits import Splits
+from edgeward.data.splits import MAX_CLASSES, Splits
 
 
 def make_splits(
@@ -37,21 +39,28 @@ def make_splits(
 
     Raises `ConfigError` for sizes that do not fit and one `DataError` with every problem of the data.
     """
-    given = {"train": train, "validation": validation, "holdout": holdout, "shadow": shadow}
+    members: dict[str, Records | None] = {"train": train, "validation": validation}
+    others: dict[str, Records | None] = {"holdout": holdout, "shadow": shadow}
     if deduplicate:
-        given, dropped = _deduplicated(given)
+        given, dropped = _deduplicated({**members, **others})
+        members, others = {r: given[r] for r in members}, {r: given[r] for r in others}
         notes += (f"{dropped} repeated records dropped before splitting",) if dropped else ()
-    members, others = given["train"] or train, given["holdout"] or holdout
-    present = [records.y for records in given.values() if records is not None and len(records)]
+    present = [r.y for r in {**members, **others}.values() if r is not None and len(r)]
     count = classes if classes is not None else max((int(y.max()) + 1 for y in present), default=0)
-    train, validation = _halves(
-        members, given["validation"], train_size, tenth(len(members), count), seed.child("validation"), name
-    )
-    third = max(1, round(0.3 * len(others)))
-    holdout, shadow = _halves(others, given["shadow"], holdout_size, third, seed.child("shadow"), name)
+    train, validation = _two_roles(members, train_size, lambda n: tenth(n, count), seed.child("validation"), name)
+    holdout, shadow = _two_roles(others, holdout_size, lambda n: max(1, round(0.3 * n)), seed.child("shadow"), name)
     sources, copies = _canaries(train, count, canaries, seed.child("canaries"), name)
-    roles = (r.named(role) for r, role in ((train, "train"), (validation, "validation"), (holdout, "holdout")))
-    return Splits(name, count, *roles, shadow.named("shadow"), copies, sources, notes).check()
+    return Splits(
+        name=name,
+        classes=count,
+        train=train.named("train"),
+        validation=validation.named("validation"),
+        holdout=holdout.named("holdout"),
+        shadow=shadow.named("shadow"),
+        canaries=copies,
+        canary_sources=sources,
+        notes=notes,
+    ).check()
 
 
 def _deduplicated(given: dict[str, Records | None]) -> tuple[dict[str, Records | None], int]:
@@ -68,28 +77,31 @@ def _deduplicated(given: dict[str, Records | None]) -> tuple[dict[str, Records |
     return found, total
 
 
-def _halves(
-    pool: Records, companion: Records | None, wanted: int | None, share: int, seed: Seed, name: str
+def _two_roles(
+    given: dict[str, Records | None], wanted: int | None, share: Callable[[int], int], seed: Seed, name: str
 ) -> tuple[Records, Records]:
-    """Return the main role and its companion, the second dealt from `pool` unless it was given."""
-    roles = ("train", "validation") if seed == seed and pool.name == "train" else (pool.name, "its companion")
-    if companion is None:
-        sizes = pair(len(pool), wanted, share, roles=roles, name=name)
-        main, rest = deal(pool, sizes, seed)
-        return main, rest
-    if wanted is None or wanted == len(pool):
-        return pool, companion
+    """Return the main role (first of `given`) and its companion, dealt from the main one unless it was given."""
+    (main, pool), (companion, rest) = given.items()
+    if pool is None:
+        raise ValueError(f"no records for {main}")
+    if rest is None:
+        sizes = pair(len(pool), wanted, share(len(pool)), roles=(main, companion), name=name)
+        first, second = deal(pool, sizes, seed)
+        return first, second
+    if wanted is None:
+        return pool, rest
     if not 1 <= wanted <= len(pool):
         raise ConfigError(
-            f"{roles[0]} = {wanted} does not fit '{name}'", expected=f"1 to {len(pool)}", fix="choose a smaller size"
+            f"{main} = {wanted} does not fit '{name}'",
+            expected=f"1 to {len(pool)}, the number of records given for {main}",
+            came=str(wanted),
+            fix="choose a smaller size",
         )
-    return deal(pool, [wanted], seed)[0], companion
+    return deal(pool, [wanted], seed)[0], rest
 
 
-def _canaries(
-    train: Records, classes: int, count: int, seed: Seed, name: str
-) -> tuple[Int64[Tensor, " c"], Records]:
-    """Choose `count` training records with distinct inputs and copy them with a wrong label, uniform over the others."""
+def _canaries(train: Records, classes: int, count: int, seed: Seed, name: str) -> tuple[Int64[Tensor, " c"], Records]:
+    """Copy `count` training records with distinct inputs, each with a label uniform over the wrong classes."""
     first: dict[bytes, int] = {}
     for index, row in enumerate(train.row_hashes):
         first.setdefault(row, index)
@@ -101,7 +113,7 @@ def _canaries(
             came=str(count),
             fix=f"set canaries = {fits} or give more training records",
         )
-    if not len(train) or count == 0 or classes < 2:
+    if not len(train) or count == 0 or not 2 <= classes <= MAX_CLASSES:
         return torch.zeros(0, dtype=torch.int64), train.subset([], "canaries")
     generator = seed.torch()
     candidates = torch.tensor(list(first.values()), dtype=torch.int64)

@@ -66,9 +66,9 @@ class Records:
                 fix="give class numbers; edgeward audits classifiers only",
             )
         with np.errstate(all="ignore"):
-            x32 = np.ascontiguousarray(inputs, dtype=np.float32)
-            y64 = np.ascontiguousarray(labels, dtype=np.int64)
-        return cls(torch.from_numpy(x32.copy()), torch.from_numpy(y64.copy()), name)
+            x32 = torch.from_numpy(np.array(inputs, dtype=np.float32, order="C"))
+            y64 = torch.from_numpy(np.array(labels, dtype=np.int64, order="C"))
+        return cls(x32, y64, name)
 
     def __len__(self) -> int:
         """Return n."""
@@ -103,8 +103,8 @@ class Records:
     def digest(self) -> str:
         """SHA-256 over shape, types, inputs and labels (64 hex digits); the name does not enter."""
         h = hashlib.sha256(f"{tuple(self.x.shape)} float32 {tuple(self.y.shape)} int64\n".encode())
-        h.update(_bytes(self.x, "<f4"))
-        h.update(_bytes(self.y, "<i8"))
+        h.update(_bytes(self.x, "<f4").data)
+        h.update(_bytes(self.y, "<i8").data)
         return h.hexdigest()
 
     @cached_property
@@ -117,7 +117,7 @@ class Records:
             return ()
         # Adding 0 turns -0 into 0: both are one record to every network.
         rows = _bytes(self.x + 0.0, "<f4").reshape(len(self), -1)
-        return tuple(hashlib.blake2b(row, digest_size=16).digest() for row in rows)
+        return tuple(hashlib.blake2b(row.data, digest_size=16).digest() for row in rows)
 
 
 def _describe(tensor: Tensor) -> str:

@@ -17,6 +17,8 @@ from edgeward.data.records import Records
 SHOWN: Final = 8
 """How many labels or positions an error lists before it only counts."""
 
+MAX_CLASSES: Final = 100_000
+
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
@@ -95,8 +97,9 @@ class Splits:
             for role, records in self.roles.items()
             if not len(records)
         ]
-        if self.classes < 2:
-            found.append((f"classes = {self.classes}: expected at least 2", "give labels of at least two classes"))
+        if not 2 <= self.classes <= MAX_CLASSES:
+            text = f"classes = {self.classes}: expected 2 to {MAX_CLASSES}"
+            found.append((text, "give labels 0, 1, ... of at least two classes"))
         return found
 
     def _labels(self) -> list[tuple[str, str]]:
@@ -113,7 +116,9 @@ class Splits:
     def _values(self) -> list[tuple[str, str]]:
         found = []
         for role, records in self.roles.items():
-            bad = (~torch.isfinite(records.x)).reshape(len(records), -1).any(1).nonzero()[:, 0] if len(records) else []
+            if not len(records):
+                continue
+            bad = (~torch.isfinite(records.x)).reshape(len(records), -1).any(1).nonzero()[:, 0]
             if len(bad):
                 text = f"{role}: {len(bad)} records hold NaN or infinity (first at index {int(bad[0])})"
                 found.append((text, "remove or impute the records with NaN or infinity"))

@@ -2,8 +2,9 @@
 
 from edgeward.devices.catalogue import devices as devices
 from edgeward.devices.catalogue import load_profile as load_profile
+from edgeward.devices.figure import Basis as Basis
 from edgeward.devices.figure import Figure as Figure
 from edgeward.devices.figure import weakest as weakest
-from edgeward.devices.profile import OPERATOR_CLASSES as OPERATOR_CLASSES
-from edgeward.devices.profile import PRECISIONS as PRECISIONS
 from edgeward.devices.profile import DeviceProfile as DeviceProfile
+from edgeward.devices.profile import OperatorClass as OperatorClass
+from edgeward.devices.profile import Precision as Precision

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
+from edgeward.core.errors import ConfigError
 from edgeward.core.units import human
 from edgeward.devices.figure import Figure
 
@@ -81,7 +82,7 @@ class DeviceProfile:
             found = self._same_precision(other, operator_class)
             if found is not None:
                 return found.scaled(factor, rule)
-        raise ValueError(f"profile '{self.name}' has no rate for float32 or int8")
+        raise _lacking(self.name, "mac_per_second", "a rate for float32 or int8")
 
     def _same_precision(self, precision: Precision, operator_class: OperatorClass) -> Figure | None:
         given = self.mac_per_second.get(precision, {})
@@ -101,7 +102,8 @@ class DeviceProfile:
         """
         if self.power_watt is not None:
             return self.power_watt
-        assert self.picojoule_per_mac is not None  # noqa: S101 - the reader admits no profile without one of the two
+        if self.picojoule_per_mac is None:
+            raise _lacking(self.name, "energy", "power_watt or picojoule_per_mac")
         rate = self.rate("int8", "conv")
         return self.picojoule_per_mac.scaled(rate.value * 1e-12, "x MAC/s of an int8 convolution")
 
@@ -151,10 +153,11 @@ class DeviceProfile:
         return plain
 
 
+def _lacking(name: str, what: str, expected: str) -> ConfigError:
+    return ConfigError(
+        f"the device profile '{name}' has no {what}", expected=expected, came="none", fix="add it to the profile"
+    )
+
+
 def _shown(value: float, unit: str) -> str:
-    """Write a value with its unit at a readable scale."""
-    if unit in ("B", "s"):
-        return human(value, unit)
-    if unit in ("W", "pJ", ""):
-        return f"{value:g} {unit}".rstrip()
-    return human(value, unit)
+    return f"{value:g} {unit}".rstrip() if unit in ("W", "pJ", "") else human(value, unit)

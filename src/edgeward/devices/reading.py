@@ -23,6 +23,7 @@ _OPTIONAL = ("flash_bytes", "power_watt", "picojoule_per_mac")
 _MAY_BE_ZERO = ("op_overhead_seconds",)
 _WHOLE = ("cores", "ram_bytes", "flash_bytes")
 _LONGEST = 400
+_SHOWN = 40
 
 
 def parse_profile(text: str, origin: str) -> DeviceProfile:
@@ -46,9 +47,10 @@ def parse_profile(text: str, origin: str) -> DeviceProfile:
     rates = _rates(data.get("mac_per_second"), problems)
     problems += _joint(data)
     if problems:
+        more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise ConfigError(
             f"the device profile {origin} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n    "
-            + "\n    ".join(problems),
+            + "\n    ".join([*problems[:_SHOWN], *more]),
             expected='every number as { value = ..., source = "...", basis = "measured | published | derived" }',
             fix="correct the lines above, or start from a shipped profile (`edgeward devices show NAME`)",
         )
@@ -93,7 +95,7 @@ def _figure(entry: Any, where: str, problems: list[str]) -> Figure:
 def _number(value: Any, where: str) -> list[str]:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return [f"{where}.value: expected a number, came {_quoted(value)}"]
-    if isinstance(value, int) and abs(value) > 2**63 or not math.isfinite(value):
+    if (isinstance(value, int) and abs(value) > 2**63) or not math.isfinite(value):
         return [f"{where}.value: expected a finite number below 2^63, came {_quoted(value)}"]
     if value < 0 or (value == 0 and where not in _MAY_BE_ZERO):
         return [f"{where}.value: expected a positive number, came {value}"]

@@ -42,7 +42,8 @@ def _forward(
 
 
 def _heads(tokens: Tensor, heads: int) -> Tensor:
-    return tokens.unflatten(2, (heads, -1)).transpose(1, 2)
+    count, length, width = tokens.shape
+    return tokens.reshape(count, length, heads, width // heads).transpose(1, 2)
 
 
 def _projected(layer: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:

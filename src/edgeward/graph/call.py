@@ -13,7 +13,7 @@ from edgeward.graph.network import CONSTANT, FOLDED, Node, Value
 
 
 @final
-class NoPlace(Exception):  # noqa: N818
+class NoPlace(Exception):
     """A call has no place in the graph; `fix` says what the author of the network can do."""
 
     def __init__(self, fix: str) -> None:
@@ -44,6 +44,11 @@ class Draft:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     names: dict[fx.Node, str | list[str]] = field(default_factory=dict)
     stored: dict[fx.Node, Stored] = field(default_factory=dict)
+    moved: dict[fx.Node, int] = field(default_factory=dict)
+
+    def batch_axis(self, node: fx.Node) -> int:
+        """Return where the traced tensor of `node` has its batch; its value always has the batch in front."""
+        return self.moved.get(node, 0)
 
     def fresh(self, layer: str, operator: str) -> str:
         """Return a name no value has yet, made of the layer and the operator."""
@@ -89,9 +94,15 @@ class Call:
         """Return the name of the value an fx node stands for."""
         if argument in self.draft.stored:
             return self._constant(self.draft.stored[argument])
+        if self.draft.batch_axis(argument) != 0:
+            raise NoPlace(BATCH_FIRST)
+        return self.named(argument)
+
+    def named(self, argument: Any) -> str:
+        """Return the name of the value an fx node stands for, wherever its traced tensor has the batch."""
         name = self.draft.names.get(argument)
         if name is None:
-            raise NoPlace(BATCH_FIRST)
+            raise NoPlace("compute with tensors only: no Python number may depend on the records or on their count")
         if not isinstance(name, str):
             raise NoPlace("use the parts of a split one by one")
         return name
@@ -107,7 +118,11 @@ class Call:
 
     def result_shape(self) -> tuple[int, ...]:
         """Return the shape per record of this call's result."""
-        return record_shape(self.node.meta["val"])
+        result = self.node.meta["val"]
+        first = result[0] if isinstance(result, tuple | list) else result
+        if first.dtype != torch.float32:
+            raise NoPlace("keep activations in float32")
+        return record_shape(first, self.draft.batch_axis(self.node))
 
     def axis(self, name: str, rank: int) -> int:
         """Return an axis argument, counted without the batch; `rank` is that of the batched tensor."""
@@ -156,11 +171,12 @@ class Call:
 Rule: TypeAlias = Callable[[Call], "str | list[str]"]
 
 
-def record_shape(result: Any) -> tuple[int, ...]:
-    """Return the shape of a traced tensor without its batch axis; refuse batches that are not alone in front."""
-    first = result[0] if isinstance(result, tuple | list) else result
-    if first.dim() == 0 or not isinstance(first.shape[0], torch.SymInt) or not first.shape[0].node.expr.is_symbol:
+def record_shape(result: Tensor, batch_axis: int = 0) -> tuple[int, ...]:
+    """Return the shape of a traced tensor without its batch axis; refuse batches mixed with other axes."""
+    shape = list(result.shape)
+    batch = shape.pop(batch_axis) if shape else 0
+    if not isinstance(batch, torch.SymInt) or not batch.node.expr.is_symbol:
         raise NoPlace(BATCH_FIRST)
-    if any(isinstance(extent, torch.SymInt) for extent in first.shape[1:]):
+    if any(isinstance(extent, torch.SymInt) for extent in shape):
         raise NoPlace(BATCH_FIRST)
-    return tuple(int(extent) for extent in first.shape[1:])
+    return tuple(int(extent) for extent in shape)

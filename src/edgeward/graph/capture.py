@@ -37,11 +37,23 @@ def capture(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     [('reshape', (4,)), ('linear', (2,))]
     """
     traced = _copied(module)
+    _check_arguments(module, input_shape)
     # Random records: zeros would hide a branch on data that happens to be taken at zero.
     records = torch.randn((2, *input_shape), generator=torch.Generator().manual_seed(0))
     _try_out(traced, records)
     straighten(traced)
     return capture_program(_exported(traced, records))
+
+
+def _check_arguments(module: object, input_shape: tuple[int, ...]) -> None:
+    extents = isinstance(input_shape, tuple | list) and all(isinstance(e, int) and e > 0 for e in input_shape)
+    if not isinstance(module, nn.Module) or not extents:
+        raise ModelError(
+            "capture takes a module and the shape of one record",
+            expected="an nn.Module and a tuple of positive integers",
+            came=f"{type(module).__name__} and {input_shape!r}",
+            fix="for instance capture(model, (3, 32, 32))",
+        )
 
 
 def _copied(module: nn.Module) -> nn.Module:
@@ -51,13 +63,21 @@ def _copied(module: nn.Module) -> nn.Module:
         for value in vars(layer).values():
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(module, memo).to("cpu", torch.float32).eval()
+    try:
+        return copy.deepcopy(module, memo).to("cpu", torch.float32).eval()
+    except Exception as error:
+        raise ModelError(
+            "the module cannot be copied",
+            expected="a module that copy.deepcopy accepts",
+            came=f"{type(error).__name__}: {_first_line(error)}",
+            fix="keep open files, locks, generators and the like out of the module's attributes",
+        ) from error
 
 
 def _try_out(module: nn.Module, records: Tensor) -> None:
     """Run the module once, so that its own mistakes are not reported as those of the capture."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             answer = module(records)
     except Exception as error:
         raise ModelError(
@@ -85,7 +105,8 @@ def _exported(module: nn.Module, records: Tensor) -> ExportedProgram:
             warnings.simplefilter("ignore")
             program = torch.export.export(module, (records,), dynamic_shapes=({0: Dim.DYNAMIC},))
             # An empty table makes the program functional (no in-place operators) and keeps layers whole.
-            return program.run_decompositions({})
+            functional: ExportedProgram = program.run_decompositions({})
+            return functional
     except Exception as error:
         raise _export_error(error) from error
 
@@ -97,7 +118,7 @@ def _export_error(error: Exception) -> ModelError:
             "the module decides on values of its input (data-dependent control flow)",
             expected="the same operators for every record",
             came=_first_line(error),
-            fix="replace `if tensor:` and `.item()` by arithmetic; return all exits of an early-exit network as a tuple",
+            fix="replace `if tensor:` and `.item()` by arithmetic; let an early-exit network return all its exits",
         )
     if any(mark in text for mark in _BATCH):
         return ModelError(

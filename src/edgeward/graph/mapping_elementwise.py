@@ -20,8 +20,9 @@ def _plain(operator: str, call: Call) -> str:
 
 def _same(call: Call) -> str:
     """An operator without effect at inference: its result is its input."""
-    name = "input" if "input" in call.arguments else "self"
-    return call.value(name)
+    source = call.arguments["input" if "input" in call.arguments else "self"]
+    call.draft.moved[call.node] = call.draft.batch_axis(source)
+    return call.named(source)
 
 
 def _dropout(call: Call) -> str:
@@ -65,20 +66,23 @@ def _arithmetic(operator: str, call: Call) -> str:
     if isinstance(other, bool | int | float):
         return call.emit(operator, (call.value("self"),), {"scalar": float(other)})
     if call.is_stored("other"):
-        return _with_stored(operator, call, "self", "other")
+        return _with_stored(operator, call, call.value("self"), "other")
     if call.is_stored("self") and operator in ("add", "mul"):
-        return _with_stored(operator, call, "other", "self")
+        return _with_stored(operator, call, call.value("other"), "self")
     if call.is_stored("self") and operator == "sub":
-        negative = call.emit("mul", (call.value("other"),), {"scalar": -1.0})
-        return call.emit("add", (negative,), tensors={"constant": call.stored("self")})
+        value = call.value("other")
+        negative = call.emit("mul", (value,), {"scalar": -1.0}, shape=call.shape(value))
+        return _with_stored("add", call, negative, "self")
     values = (call.value("self"), call.value("other"))
     if len(call.shape(values[0])) != len(call.shape(values[1])):
         raise NoPlace(BATCH_FIRST)
     return call.emit(operator, values)
 
 
-def _with_stored(operator: str, call: Call, value_name: str, stored_name: str) -> str:
-    value, stored = call.value(value_name), call.stored(stored_name)
+def _with_stored(operator: str, call: Call, value: str, stored_name: str) -> str:
+    stored = call.stored(stored_name)
+    if stored.tensor.dtype != torch.float32:
+        stored = call.derive(stored.tensor.float(), "constant")
     rank = len(call.shape(value)) + 1
     if stored.tensor.dim() > rank or (stored.tensor.dim() == rank and stored.tensor.shape[0] != 1):
         raise NoPlace(BATCH_FIRST)

@@ -25,8 +25,7 @@ def _permute(call: Call) -> str:
 
 
 def _transpose(call: Call) -> str:
-    value = call.value("self")
-    rank = len(call.shape(value)) + 1
+    rank = call.node.meta["val"].dim()
     first, second = call.arguments["dim0"] % rank, call.arguments["dim1"] % rank
     order = list(range(rank))
     order[first], order[second] = order[second], order[first]
@@ -34,9 +33,11 @@ def _transpose(call: Call) -> str:
 
 
 def _reorder(call: Call, order: list[int]) -> str:
-    if order[0] != 0:
-        raise NoPlace(BATCH_FIRST)
-    value, axes = call.value("self"), tuple(axis - 1 for axis in order[1:])
+    """Reorder the axes of each record, and note where the traced tensor has its batch now."""
+    source = call.arguments["self"]
+    value, batch = call.named(source), call.draft.batch_axis(source)
+    call.draft.moved[call.node] = order.index(batch)
+    axes = tuple(axis - (axis > batch) for axis in order if axis != batch)
     return value if axes == tuple(range(len(axes))) else call.emit("permute", (value,), {"axes": axes})
 
 
@@ -87,13 +88,23 @@ def _split(call: Call) -> list[str]:
     sizes = call.arguments.get("split_size", call.arguments.get("split_sizes"))
     if "chunks" in call.arguments:
         sizes = -(-extent // int(call.arguments["chunks"]))
-    ends = list(range(sizes, extent, sizes)) + [extent] if isinstance(sizes, int) else list(accumulate(sizes))
+    ends = [*range(sizes, extent, sizes), extent] if isinstance(sizes, int) else list(accumulate(sizes))
     return [_part(call, value, axis, (a, b, 1)) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
 
+def _taken_axis(call: Call) -> tuple[str, int]:
+    """Return value and record axis of an operator that removes one axis; the batch may stand anywhere else."""
+    source = call.arguments["self"]
+    value, batch = call.named(source), call.draft.batch_axis(source)
+    axis = call.get("dim", 0) % (len(call.shape(value)) + 1)
+    if axis == batch:
+        raise NoPlace(BATCH_FIRST)
+    call.draft.moved[call.node] = batch - (axis < batch)
+    return value, axis - (axis > batch)
+
+
 def _select(call: Call) -> str:
-    value = call.value("self")
-    axis = call.axis_of(call.arguments["dim"], len(call.shape(value)) + 1)
+    value, axis = _taken_axis(call)
     return _one(call, value, axis, call.arguments["index"] % call.shape(value)[axis])
 
 
@@ -103,8 +114,7 @@ def _one(call: Call, value: str, axis: int, index: int) -> str:
 
 
 def _unbind(call: Call) -> list[str]:
-    value = call.value("self")
-    axis = call.axis_of(call.get("dim", 0), len(call.shape(value)) + 1)
+    value, axis = _taken_axis(call)
     return [_one(call, value, axis, index) for index in range(call.shape(value)[axis])]
 
 

@@ -119,6 +119,10 @@ class Network:
         """Return the tensor a node holds in `role`."""
         return self.tensors[node.tensors[role]]
 
+    def node(self, name: str) -> Node:
+        """Return the node called `name`."""
+        return next(node for node in self.nodes if node.name == name)
+
     def consumers(self, value: str) -> tuple[Node, ...]:
         """Return the nodes that read `value`."""
         return tuple(node for node in self.nodes if value in node.inputs)

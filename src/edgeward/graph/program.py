@@ -12,18 +12,18 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from edgeward.core.errors import ModelError, UnsupportedOperators
-from edgeward.graph.call import CONSTANT, FOLDED, Call, Draft, NoPlace, Rule, Stored, record_shape
+from edgeward.graph.call import Call, Draft, NoPlace, Rule, Stored, record_shape
+from edgeward.graph.hints import hint
 from edgeward.graph.mapping_elementwise import ELEMENTWISE
 from edgeward.graph.mapping_layout import LAYOUT
 from edgeward.graph.mapping_linear import LINEAR
 from edgeward.graph.mapping_normalization import NORMALIZATION
 from edgeward.graph.mapping_pooling import POOLING
 from edgeward.graph.mapping_quantized import QUANTIZED
-from edgeward.graph.network import Network, Node, Value
+from edgeward.graph.network import CONSTANT, FOLDED, Network, Node, Value
 
 RULES: Mapping[Any, Rule] = {**LINEAR, **QUANTIZED, **NORMALIZATION, **ELEMENTWISE, **POOLING, **LAYOUT}
 INPUT = "input"
-_UNKNOWN = "replace it by operators of `edgeward.graph.OPERATORS`"
 
 
 def capture_program(program: ExportedProgram) -> Network:
@@ -120,9 +120,8 @@ def _translate(node: fx.Node, draft: Draft, problems: list[tuple[str, str, str]]
         elif all(n in draft.stored for n in node.all_input_nodes if _is_tensor(n)):
             _enter_stored(node, draft)
         elif node.target not in RULES:
-            raise NoPlace(_UNKNOWN)
+            raise NoPlace(hint(str(node.target)))
         elif all(known):
-            record_shape(value)
             call = Call(draft, node, _layer(node), _arguments(node))
             draft.names[node] = RULES[node.target](call)
     except NoPlace as problem:
@@ -134,12 +133,14 @@ def _is_tensor(node: fx.Node) -> bool:
 
 
 def _part_of(node: fx.Node, draft: Draft) -> None:
-    whole, index = node.args
+    whole: Any = node.args[0]
+    index: Any = node.args[1]
     if whole in draft.names:
         parts = draft.names[whole]
         if isinstance(parts, str) or index >= len(parts):
             raise NoPlace("use the first result only")
         draft.names[node] = parts[index]
+        draft.moved[node] = draft.batch_axis(whole)
 
 
 def _arguments(node: fx.Node) -> dict[str, Any]:
@@ -161,7 +162,9 @@ def _enter_stored(node: fx.Node, draft: Draft) -> None:
         if not bool((result[:1] == result[1:]).all()):
             raise NoPlace("let no value depend on the batch size")
         result = result[:1]
-    same = [s for s in sources if s.tensor.numel() == result.numel() and torch.equal(s.tensor.flatten(), result.flatten())]
+    same = [
+        s for s in sources if s.tensor.numel() == result.numel() and torch.equal(s.tensor.flatten(), result.flatten())
+    ]
     if same and same[0].tensor.shape == result.shape:
         draft.stored[node] = same[0]
         return
@@ -203,6 +206,13 @@ def _outputs(program: ExportedProgram, draft: Draft) -> tuple[str, ...]:
                 expected="one tensor [n, ...], or a tuple of them",
                 came=str(getattr(spec.arg, "value", spec.arg)),
                 fix="return the logits only",
+            )
+        if node is not None and draft.batch_axis(node) != 0:
+            raise ModelError(
+                "an output does not have the batch in front",
+                expected="a tensor [n, ...]",
+                came=f"the batch on axis {draft.batch_axis(node)}",
+                fix="move the batch axis back before returning",
             )
         found.append(name if name != INPUT and name not in found else _named_again(name, draft))
     return tuple(found)

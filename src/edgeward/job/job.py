@@ -71,7 +71,8 @@ class RecipeChoice:
 class Job:
     """What to protect (`model`, `data`), for what (`device`, `budget`), from whom (`threats`), and how (`recipes`).
 
-    Relative paths start at `root`, the folder of the job file. `recipes` None means every recipe that fits.
+    Relative paths start at `root`, the folder of the job file. `recipes` None means the
+    default ones of `protect`; `search` also tries the variants each recipe names.
     """
 
     model: ModelSection
@@ -81,6 +82,7 @@ class Job:
     threats: tuple[Threat, ...] = (MembershipInference(),)
     schedule: Schedule = field(default_factory=Schedule)
     recipes: tuple[RecipeChoice, ...] | None = None
+    search: bool = False
     seed: int = 0
     workdir: str = "runs/protect"
     root: Path = field(default_factory=Path)
@@ -95,6 +97,10 @@ class Job:
             device=self.device if device is None else device,
             seed=self.seed if seed is None else seed,
         )
+
+    def auditing(self, recipes: tuple[RecipeChoice, ...]) -> Job:
+        """Return a copy with other recipes and no budget, for an audit."""
+        return replace(self, recipes=recipes, budget=Budget(), workdir="runs/audit")
 
     @property
     def output(self) -> Path:
@@ -115,6 +121,8 @@ class Job:
         options = dict(self.data.options)
         if "root" in options:
             options["root"] = self.root / str(options["root"])
+        if "size" in options:
+            options["size"] = tuple(options["size"])
         if self.data.canaries is not None:
             options["canaries"] = self.data.canaries
         elif canaries := [t.canaries for t in self.threats if isinstance(t, MembershipInference)]:
@@ -122,7 +130,7 @@ class Job:
         return load_source(located(self.data.source, self.root), seed=Seed(self.seed).child("data"), **options)
 
     def recipe_objects(self) -> list[Recipe] | None:
-        """Return the recipes with their settings applied, or None for every recipe that fits.
+        """Return the recipes with their settings applied, or None for the default ones.
 
         Raises one `ConfigError` for all unknown names and settings.
         """
@@ -153,25 +161,27 @@ class Job:
         The resolved job is written to `job.toml` in the output folder before the first step.
         Raises what `protect` raises.
         """
-        from edgeward.audit import audit
+        recipes, factory, splits = self.recipe_objects(), self.factory(), self.splits()
+        plain = self.to_json()
+        arguments: dict[str, Any] = {
+            "data": splits,
+            "device": located(self.device, self.root),
+            "budget": self.budget,
+            "threats": self.threats,
+            "workdir": self.output,
+            "seed": self.seed,
+            "schedule": self.schedule,
+            "watcher": watcher or Silent(),
+            "description": {"model": plain["model"], "data": plain["data"]},
+        }
+        self.write(self.output / "job.toml")
+        if audit_only:
+            from edgeward.audit import audit
+
+            return audit(factory, recipes=("none",) if recipes is None else recipes, **arguments)
         from edgeward.protect import protect
 
-        recipes, factory, splits = self.recipe_objects(), self.factory(), self.splits()
-        self.write(self.output / "job.toml")
-        door = audit if audit_only else protect
-        result: Protected = door(
-            factory,
-            data=splits,
-            device=located(self.device, self.root),
-            budget=self.budget,
-            threats=self.threats,
-            recipes=recipes if recipes is not None or not audit_only else ["none"],
-            workdir=self.output,
-            seed=self.seed,
-            schedule=self.schedule,
-            watcher=watcher or Silent(),
-        )
-        return result
+        return protect(factory, recipes=recipes, search=self.search, **arguments)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain form, with the keys of the job file."""
@@ -182,6 +192,7 @@ class Job:
         plain: dict[str, Any] = {
             "schema": SCHEMA,
             "seed": self.seed,
+            "search": self.search,
             "workdir": self.workdir,
             "model": _given({**model, **self.model.arguments}),
             "data": _given(data),
@@ -197,7 +208,7 @@ class Job:
     def to_toml(self) -> str:
         """Return the job file that gives this job again."""
         plain = self.to_json()
-        lines = [f"{key} = {toml_value(plain[key])}" for key in ("schema", "seed", "workdir")]
+        lines = [f"{key} = {toml_value(plain[key])}" for key in ("schema", "seed", "search", "workdir")]
         if "recipes" in plain:
             lines.append("recipes = [\n" + "".join(f"  {toml_value(r)},\n" for r in plain["recipes"]) + "]")
         blocks = ["\n".join(lines) + "\n"]

@@ -15,7 +15,7 @@ from edgeward.job.tables import Checker, parse_toml
 from edgeward.train.part import Schedule
 
 _LARGEST = 1 << 20
-_TOP = ("schema", "seed", "workdir", "model", "data", "device", "budget", "threats", "train", "recipes")
+_TOP = ("schema", "seed", "search", "workdir", "model", "data", "device", "budget", "threats", "train", "recipes")
 
 
 def load_job(path: Path) -> Job:
@@ -59,6 +59,7 @@ def parse_job(text: str, *, root: Path | None = None, name: str = "job.toml") ->
     seed = check.take("", document, "seed", (int,), 0)
     if not -(2**63) <= seed < 2**63:
         check.wrong.append("seed: expected a 64-bit whole number")
+    search = check.take("", document, "search", (bool,), False)
     workdir = check.take("", document, "workdir", (str,), f"runs/{Path(name).stem}")
     device = _device(check, document)
     check.finish(name)
@@ -70,6 +71,7 @@ def parse_job(text: str, *, root: Path | None = None, name: str = "job.toml") ->
         threats=threats(),
         schedule=Schedule(**schedule),
         recipes=recipes,
+        search=search,
         seed=seed,
         workdir=workdir,
         root=root or Path(),
@@ -107,21 +109,26 @@ def _net_arguments(check: Checker, net: str, arguments: Mapping[str, Any]) -> No
 
 
 def _data(check: Checker, table: Mapping[str, Any]) -> DataSection:
-    import inspect
-
-    from edgeward.data import load_source
-
     source = check.take("data", table, "source", (str,), "")
     if "source" not in table:
         check.wrong.append('[data] source: missing; expected for instance source = "digits" or "records.npz"')
     canaries = check.take("data", table, "canaries", (int,), None)
-    offered = inspect.signature(load_source).parameters
-    anything = any(p.kind is p.VAR_KEYWORD for p in offered.values())
-    options = {key: value for key, value in table.items() if key not in ("source", "canaries")}
-    if not anything:
-        named = [n for n, p in offered.items() if p.kind is p.KEYWORD_ONLY and n != "seed"]
-        check.keys("data", options, [*named, "source", "canaries"])
-    return DataSection(source, canaries, options)
+    check.keys("data", table, ["source", "canaries", *DATA_OPTIONS])
+    options = {key: check.take("data", table, key, kinds, None) for key, kinds in DATA_OPTIONS.items()}
+    size = options["size"]
+    if size is not None and not (len(size) == 2 and all(type(extent) is int for extent in size)):
+        check.wrong.append("[data] size: expected two whole numbers [height, width]")
+    return DataSection(source, canaries, {key: value for key, value in options.items() if value is not None})
+
+
+DATA_OPTIONS: Mapping[str, tuple[type, ...]] = {
+    "train": (int,),
+    "holdout": (int,),
+    "label": (str,),
+    "size": (list,),
+    "root": (str,),
+}
+"""The options of `data.load_source` that a job file may give."""
 
 
 def _device(check: Checker, document: Mapping[str, Any]) -> str:

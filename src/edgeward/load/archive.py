@@ -30,7 +30,7 @@ _LARGEST = 2 << 30
 
 
 def read_archive(path: Path) -> ExportedProgram:
-    """Read one exported program.
+    """Read one exported program, in its functional form.
 
     PyTorch's own reader falls back to unrestricted unpickling, evaluates size expressions and looks operators up by
     name. So the archive is taken apart first; anything but raw tensors, plain sizes and known operators is refused;
@@ -52,27 +52,10 @@ def read_archive(path: Path) -> ExportedProgram:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.load(io.BytesIO(_repack({n: _cleaned(n, c) for n, c in parts.items()})))
+            program = torch.export.load(io.BytesIO(_repack({n: _cleaned(n, c) for n, c in parts.items()})))
+            return program.run_decompositions({})
     except Exception as error:
         raise _broken(path, error) from error
-
-
-def input_shape(program: ExportedProgram) -> tuple[int, ...]:
-    """Return the shape of the program's single input per record (without the batch axis)."""
-    users = set(program.graph_signature.user_inputs)
-    shapes = [
-        tuple(node.meta["val"].shape)
-        for node in program.graph.nodes
-        if node.op == "placeholder" and node.name in users and hasattr(node.meta.get("val"), "shape")
-    ]
-    if len(shapes) != 1 or not all(isinstance(extent, int) for extent in shapes[0][1:]):
-        raise ModelError(
-            "the exported program has another signature",
-            expected="one tensor input whose first axis is the batch and whose other axes are fixed",
-            came=f"{len(shapes)} tensor inputs: {', '.join(str(list(s)) for s in shapes)}",
-            fix="export a module that takes one tensor",
-        )
-    return tuple(int(extent) for extent in shapes[0][1:])
 
 
 def _broken(path: Path, error: Exception) -> ModelError:

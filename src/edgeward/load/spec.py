@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,22 +135,26 @@ def _bind(function: Callable[..., Any], arguments: Mapping[str, Any], spec: str)
             f"{spec} cannot be called:\n    " + "\n    ".join(problems),
             expected=f"arguments {', '.join(named) or 'none'}",
             came=", ".join(arguments) or "none",
-            fix=f'give them in [model], or as "{spec}?key=value"' if spec.startswith("net:") else "give them in [model]",
+            fix=f'give them in [model], or as "{spec}?key=value"'
+            if spec.startswith("net:")
+            else "give them in [model]",
         )
     fixed = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
     return lambda: function(**fixed)
 
 
 def _exported(path: Path, arguments: Mapping[str, Any], *, keep: bool) -> Factory:
-    from edgeward.graph import capture, to_module
-    from edgeward.load.archive import input_shape, read_archive
+    from edgeward.graph import to_module
+    from edgeward.graph.program import capture_program
+    from edgeward.load.archive import read_archive
 
     if arguments:
         raise ConfigError(
             "a .pt2 file takes no arguments", expected="none", came=", ".join(arguments), fix="remove them"
         )
-    program = read_archive(path)
-    network = capture(_Program(program.module(check_guards=False)), input_shape(program))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = capture_program(read_archive(path))
     if keep:
         return lambda: to_module(network)
     return lambda: _redrawn(to_module(network))
@@ -161,23 +166,6 @@ def _redrawn(module: nn.Module) -> nn.Module:
         if callable(reset):
             reset()
     return module
-
-
-class _Program(nn.Module):
-    """An exported program as an ordinary module: its own train() and eval() would raise."""
-
-    def __init__(self, program: nn.Module) -> None:
-        super().__init__()
-        self.program = program
-
-    def train(self, mode: bool = True) -> _Program:
-        """Remember the mode without passing it on; the program was exported in one mode."""
-        self.training = mode
-        return self
-
-    def forward(self, x: Any) -> Any:
-        """Run the program."""
-        return self.program(x)
 
 
 def _function(spec: str, root: Path, arguments: Mapping[str, Any]) -> Factory:

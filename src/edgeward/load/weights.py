@@ -79,7 +79,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    from pickle import UnpicklingError  # noqa: S403 - only the name of the refusal, nothing is unpickled here
+    from pickle import UnpicklingError
 
     try:
         with warnings.catch_warnings():

@@ -51,10 +51,11 @@ def _predicted(cost: Cost, network: Network, device: DeviceProfile) -> Cost:
     prediction = predict_latency(network, device)
     energy = board_energy_joules(prediction.total, device)
     source = f"profile {device.name}, {{}} figures, within a factor {device.band.value:g}"
-    resident = 0.0 if device.flash_bytes is not None else cost.value("weight_bytes")
-    held = "activations" if device.flash_bytes is not None else "activations and weights"
+    peak, held = _peak_activations(network), "activations, buffers reused"
+    if device.flash_bytes is None:
+        peak, held = peak + int(cost.value("weight_bytes")), f"{held}, and the weights"
     return (
-        cost.adding("modelled", f"{held}, buffers reused", peak_ram_bytes=_peak_activations(network) + resident)
+        cost.adding("modelled", held, peak_ram_bytes=peak)
         .adding("modelled", source.format(prediction.basis), device_latency_seconds=prediction.total)
         .adding("modelled", f"{source.format(energy.basis)}; power x time", energy_joules=energy.value)
     )
@@ -62,7 +63,8 @@ def _predicted(cost: Cost, network: Network, device: DeviceProfile) -> Cost:
 
 def _peak_activations(network: Network) -> int:
     sizes = value_bytes(network)
-    return peak_activation_bytes(network, sizes).peak_bytes
+    plan = peak_activation_bytes(network, lambda value: sizes[value.name] / max(1, value.elements))
+    return round(plan.peak_bytes)
 
 
 def layer_table(network: Network) -> tuple[LayerCost, ...]:

@@ -15,10 +15,9 @@ import edgeward
 
 PACKAGES = ("edgeward", "torch", "onnxruntime", "onnx", "numpy", "scipy", "opacus", "scikit-learn", "safetensors")
 
-FLAGS = frozenset(
-    "sse4_2 avx avx2 fma f16c avx_vnni avx512f avx512bw avx512vl avx512_vnni avx512_bf16 avx512_vpopcntdq "
-    "amx_tile amx_int8 amx_bf16 asimd asimdhp asimddp i8mm bf16 sve sve2".split()
-)
+X86_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_vpopcntdq")
+AMX_FLAGS = ("amx_tile", "amx_int8", "amx_bf16")
+ARM_FLAGS = ("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2")
 """Processor flags that decide which kernels run."""
 
 
@@ -33,13 +32,13 @@ def environment() -> dict[str, Any]:
         "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
         "os": _operating_system(),
         "cpu": cpu_model(),
-        "cpu_flags": sorted(FLAGS & _cpu_flags()),
+        "cpu_flags": sorted(_cpu_flags() & {*X86_FLAGS, *AMX_FLAGS, *ARM_FLAGS}),
         "architecture": platform.machine(),
         "cores": os.cpu_count() or 1,
         "ram_bytes": _ram_bytes(),
         "threads": torch.get_num_threads(),
         "native_kernels": _native_kernels(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_initialized() else None,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_initialized() else None,  # type: ignore[no-untyped-call]
         "commit": _commit(Path(edgeward.__file__).resolve().parents[2]),
     }
 
@@ -110,9 +109,13 @@ def _commit(root: Path) -> str | None:
     if not (root / ".git").exists():
         return None
     git = ["git", "-c", "core.fsmonitor=false", "-C", str(root)]
+    # GIT_DIR and its kin would name another repository
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-        diff = subprocess.run([*git, "diff-index", "--quiet", "HEAD", "--"], capture_output=True, timeout=5)
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], env=own, capture_output=True, text=True, timeout=5, check=True
+        )
+        diff = subprocess.run([*git, "diff-index", "--quiet", "HEAD", "--"], env=own, capture_output=True, timeout=5)
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip() + ("+changed" if diff.returncode else "")

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
-from edgeward.devices import DeviceProfile, Figure, weakest
-from edgeward.devices.figure import Basis
+from edgeward.devices import Basis, DeviceProfile, Figure, weakest
 from edgeward.graph.network import Network
 from edgeward.measure.schedule import calls, value_bytes
 from edgeward.measure.weights import node_weights

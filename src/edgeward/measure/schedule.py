@@ -48,8 +48,8 @@ def value_bytes(network: Network) -> Mapping[str, int]:
     """Return the bytes each value takes per record, with the codes of a quantiser kept only where every reader agrees.
 
     A value is one byte per element where all its readers quantise it to at most 8 bits (directly, or after operators
-    that only move or compare elements), one bit where all of them are binary layers, and float32 otherwise: residual
-    sums, averages and outputs stay float32. Packed values are rounded up to whole 32-bit words.
+    that only move or compare elements), one bit where all of them are binary layers (the network's input: one byte),
+    and float32 otherwise: residual sums, averages and outputs stay float32. Packed values fill whole 32-bit words.
     """
     kinds = calls(network)
     bits: dict[str, int] = {}
@@ -57,6 +57,8 @@ def value_bytes(network: Network) -> Mapping[str, int]:
         own = 8 * _ITEM_BYTES.get(network.values[name].dtype, 4)
         demands = [_demand(node, bits, kinds, own) for node in network.consumers(name)]
         bits[name] = own if name in network.outputs or not demands else min(own, max(demands))
+        # whoever calls the network hands over at least bytes
+        bits[name] = max(8, bits[name]) if name in network.inputs else bits[name]
     sizes = {}
     for name, width in bits.items():
         size = ceil(network.values[name].elements * width / 8)

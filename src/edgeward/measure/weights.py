@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from edgeward.graph.network import Network, Node
+from edgeward.graph.network import CONSTANT, Network, Node
 from edgeward.graph.quantized import fake_quantize_weight
 
 _NOT_LEARNED = frozenset({"mean", "variance", "weight_scale", "activation_scale", "activation_zero_point"})
@@ -21,8 +21,8 @@ _NOT_LEARNED = frozenset({"mean", "variance", "weight_scale", "activation_scale"
 class Weights:
     """What the tensors of one node, or of a whole network, take.
 
-    `parameters` leaves out running statistics and the constants of quantisers; `stored_bytes` holds them all. Each
-    tensor is packed at its own width and rounded up to whole bytes; sparsity does not shrink it.
+    `parameters` leaves out running statistics and the constants of quantisers and of the program; `stored_bytes` has
+    them all. Each tensor is packed at its own width and rounded up to whole bytes; sparsity does not shrink it.
     """
 
     parameters: int = 0
@@ -60,7 +60,8 @@ def _tensor(network: Network, node: Node, role: str) -> Weights:
     tensor = network.tensor(node, role)
     count, binary = tensor.numel(), role == "weight" and node.operator.startswith("binary_")
     stored = ceil(count * _stored_bits(node, role, tensor) / 8)
-    learned = role not in _NOT_LEARNED and tensor.is_floating_point()
+    fixed = role in _NOT_LEARNED or node.tensors[role].startswith(CONSTANT)
+    learned = tensor.is_floating_point() and not fixed
     return Weights(
         parameters=count if learned else 0,
         nonzeros=_nonzeros(network, node, role, tensor) if learned else 0,

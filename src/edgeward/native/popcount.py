@@ -54,7 +54,13 @@ def binary_matmul(
     `variant` picks a form by name, the fastest by default; all give the same integers. Cost: p o k word operations.
     """
     # The kernels trust these sizes: this check is what keeps them inside their arrays.
-    if a.dtype != np.uint64 or w.dtype != np.uint64 or a.shape[1] != w.shape[1] or not 0 <= bits <= WORD * a.shape[1] or bits >= 2**31:
+    if (
+        a.dtype != np.uint64
+        or w.dtype != np.uint64
+        or a.shape[1] != w.shape[1]
+        or not 0 <= bits <= WORD * a.shape[1]
+        or bits >= 2**31
+    ):
         raise ConfigError(
             "packed rows do not fit each other",
             expected=f"uint64, equal word counts and 0 <= bits <= {WORD} per word, below 2^31",
@@ -91,6 +97,6 @@ def _portable(a: np.ndarray, w: np.ndarray, bits: int) -> np.ndarray:
 
 def _popcount(words: np.ndarray) -> np.ndarray:
     if hasattr(np, "bitwise_count"):
-        return np.bitwise_count(words)
+        return np.asarray(np.bitwise_count(words))
     counts = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)  # NumPy before 2.0
-    return counts[np.ascontiguousarray(words)[..., None].view(np.uint8)].sum(axis=-1, dtype=np.uint8)
+    return np.asarray(counts[np.ascontiguousarray(words)[..., None].view(np.uint8)].sum(axis=-1, dtype=np.uint8))

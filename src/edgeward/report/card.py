@@ -33,6 +33,7 @@ def render_card(report: Mapping[str, Any], candidate_id: str | None = None) -> s
         "## Leakage of training records",
         _leakage(report, candidate),
         "## Utility",
+        f"Measured in mode {candidate['mode']}.",
         markdown_table(tables.accuracy_table(candidate)),
         "## Cost",
         _cost(report, candidate),
@@ -75,7 +76,7 @@ def _front_matter(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> di
     name = f"{candidate['recipe']} {candidate['id'][:16]}"
     dataset = report["data"].get("name", "unnamed")
     metrics = [
-        {"type": kind, "name": title, "value": value, "verified": False}
+        {"type": kind, "name": title, "value": int(value) if value.is_integer() else value, "verified": False}
         for kind, title, value in _metrics(candidate)
         if value is not None
     ]
@@ -101,7 +102,11 @@ def _metrics(candidate: Mapping[str, Any]) -> list[tuple[str, str, float | None]
         attack = clean(strongest["name"])
         found += [
             ("membership_tpr_at_1pct_fpr", f"{attack}: TPR at 1 % FPR", finite(strongest["tpr_at_1pct"]["value"])),
-            ("membership_tpr_at_0_1pct_fpr", f"{attack}: TPR at 0.1 % FPR", finite(strongest["tpr_at_0_1pct"]["value"])),
+            (
+                "membership_tpr_at_0_1pct_fpr",
+                f"{attack}: TPR at 0.1 % FPR",
+                finite(strongest["tpr_at_0_1pct"]["value"]),
+            ),
             ("membership_auc", f"{attack}: AUC", finite(strongest["auc"]["value"])),
         ]
     return found
@@ -117,7 +122,7 @@ def _summary(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
             f"measured by edgeward {escape(report['edgeward'])} in mode {candidate['mode']}; {standing}.",
             "",
             f"- Training records: **{records.status}** ({escape(records.threshold or 'no threshold')}).",
-            *(f"  {escape(line)}" for line in records.lines),
+            *(f"  - {escape(line)}" for line in records.lines),
             f"- Budget: **{budget.status}** ({escape(budget.threshold or 'no threshold')}).",
         ]
     )
@@ -134,13 +139,18 @@ def _assets(candidate: Mapping[str, Any]) -> str:
 def _leakage(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
     if not candidate["attacks"]:
         return "No attack was run: nothing is known about leakage."
-    note = "Measured against these attacks; a stronger one may exist. Rates with 95 % intervals; n counts trials."
+    note = (
+        f"Measured against these attacks, in mode {candidate['mode']}; a stronger one may exist. "
+        "Rates with 95 % intervals; n counts trials."
+    )
     return f"{note}\n\n{markdown_table(tables.attack_table(candidate))}"
 
 
 def _cost(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
     table = markdown_table(tables.cost_table(candidate))
-    used = [f"{bar.title}: {bar.value}, {bar.limit}: {bar.status} ({bar.provenance})." for bar in bars(report, candidate)]
+    used = [
+        f"{bar.title}: {bar.value}, {bar.limit}: {bar.status} ({bar.provenance})." for bar in bars(report, candidate)
+    ]
     return f"{table}\n\n{_bullets(used)}" if used else table
 
 
@@ -153,8 +163,8 @@ def _verify(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
         [
             "In the folder of the bundle, with edgeward installed:",
             code_block("edgeward verify ."),
-            "This compares every file with the manifest and replays the test vectors. The run that measured the numbers "
-            f"above, candidate {escape(candidate['id'])}, is repeated by:",
+            "This compares every file with the manifest and replays the test vectors. The run that measured the "
+            f"numbers above, candidate {escape(candidate['id'])}, is repeated by:",
             code_block(report["command"]),
         ]
     )

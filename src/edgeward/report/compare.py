@@ -15,7 +15,7 @@ from edgeward.report.wording import amount, clean, finite, flat, interval
 @final
 @dataclass(frozen=True)
 class Change:
-    """One number in both reports, `unit` fraction or B; `overlap` says whether the 95 % intervals meet, None without."""
+    """One number in both reports, `unit` fraction or B; `overlap`: do the 95 % intervals meet (None without them)."""
 
     a: float | None
     b: float | None
@@ -158,10 +158,8 @@ def _estimated(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> Chan
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, ...]:
-    found = []
-    for name in ("edgeward", "mode", "finished", "data", "device", "budget", "threats", "environment"):
-        if a[name] != b[name]:
-            found.append(f"{name}: {_first_difference(a[name], b[name])}")
+    names = ("edgeward", "mode", "finished", "data", "device", "budget", "threats", "environment")
+    found = [f"{name}: {_first_difference(a[name], b[name])}" for name in names if a[name] != b[name]]
     seeds = a["job"].get("seed"), b["job"].get("seed")
     if seeds[0] != seeds[1]:
         found.append(f"seed: {clean(seeds[0])} -> {clean(seeds[1])}")

@@ -17,6 +17,7 @@ from edgeward.report.card import render_card
 from edgeward.report.html import render_html
 from edgeward.report.plain import plain
 from edgeward.report.schema import SCHEMA_NAME, validate_report
+from edgeward.report.verdict import TITLES, bound
 from edgeward.report.wording import NOT_MEASURED, amount, finite
 
 
@@ -73,7 +74,7 @@ def write_report(directory: str | os.PathLike[str], report: Mapping[str, Any]) -
     """Write `report.json`, `report.html` and `CARD.md` of the chosen candidate; return their paths.
 
     Everything is rendered before the first file is touched, and each file is replaced in one step, so an interrupted
-    call leaves the earlier files whole. Errors: `DataError` for an invalid report, `ConfigError` for an unusable folder.
+    call leaves no half-written file. Errors: `DataError` for an invalid report, `ConfigError` for an unusable folder.
     """
     whole = plain(report)
     validate_report(whole)
@@ -139,7 +140,7 @@ def _entry(measured: Measured, frontier: Frontier, chosen: str | None) -> dict[s
 
 def _violation(measured: Measured, limit: Limit) -> list[str]:
     value = finite(measured.measurement.value(limit.name))
+    asked = f"{TITLES[limit.name]} {limit.side} {bound(limit)}"
     if value is None:
-        return [f"{limit}: {NOT_MEASURED}"]
-    miss = limit.miss(value)
-    return [f"{limit}: came {amount(value, limit.unit)}, {miss:.1%} off"] if miss else []
+        return [f"{asked}: {NOT_MEASURED}"]
+    return [f"{asked}: came {amount(value, limit.unit)}"] if limit.miss(value) else []

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeward.report import plots, tables, verdict
+from edgeward.report.plot_frontier import frontier_plot
 from edgeward.report.schema import validate_report
 from edgeward.report.untested import not_tested
 from edgeward.report.wording import bounds, clean, count, percent
@@ -103,7 +104,7 @@ def _figures(report: Mapping[str, Any], chosen: Mapping[str, Any] | None) -> dic
     from markupsafe import Markup
 
     drawn = {
-        "frontier": plots.frontier_plot(report),
+        "frontier": frontier_plot(report),
         "leakage": plots.leakage_plot(report),
         "roc": plots.roc_plot(report),
         "layers": plots.layer_plot(chosen) if chosen else "",

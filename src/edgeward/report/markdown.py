@@ -12,7 +12,7 @@ from edgeward.report.wording import clean
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "|": "&#124;"}
 _SPECIAL = re.compile(r"([\\`*_\[\]#~$!{}])")
-_LEADING = re.compile(r"^(\s*)([-+=]|\d+[.)])")
+_LEADING = re.compile(r"^(\s*\d*)([-+=.)])(?=[-+=]*(\s|$))")
 
 
 def escape(text: object) -> str:
@@ -25,7 +25,7 @@ def escape(text: object) -> str:
     line = re.sub(r"&(#?)", lambda m: m.group(0).replace("#", "\x00"), line)
     line = _SPECIAL.sub(r"\\\1", line).replace("\x00", "#")
     line = line.replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
-    return _LEADING.sub(lambda m: f"{m.group(1)}&#8203;{m.group(2)}", line)
+    return _LEADING.sub(r"\1\\\2", line)
 
 
 def code_block(text: object) -> str:

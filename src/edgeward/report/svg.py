@@ -17,7 +17,7 @@ _STYLE: dict[str, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "edgeward",
     "font.family": ["DejaVu Sans"],
-    "font.size": 8,
+    "font.size": 8.5,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
@@ -51,7 +51,8 @@ def draw(build: Callable[[], Figure], name: str, title: str) -> str:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+        for setting, value in _STYLE.items():
+            matplotlib.rcParams[setting] = value  # type: ignore[index]
         stream = io.StringIO()
         build().savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(stream.getvalue(), name, title)

@@ -205,7 +205,7 @@ def accuracy_table(candidate: Mapping[str, Any]) -> Table:
         (words(name), Cell(with_bounds(e)), Cell(count(e["n"]) if e else "-"), words(e["method"] if e else "-"))
         for name, e in names
     )
-    return Table(("accuracy on", "value [95 % CI]", "records", "interval"), rows)
+    return Table(("accuracy on", "value [95 % CI]", "n", "interval"), rows)
 
 
 def cost_table(candidate: Mapping[str, Any]) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -50,20 +50,19 @@ class Verdict:
 @final
 @dataclass(frozen=True)
 class Bar:
-    """One limit of the budget: how much of it is used; `share` is value over bound, `met` None where not measured."""
+    """One limit of the budget as a bar.
+
+    The track of a limit "at most" ends at the bound; that of a limit "at least" (a fraction) ends at 1 and `mark` shows
+    the bound. `filled` and `mark` are shares of the track in [0, 1]; `met` is None where nothing was measured.
+    """
 
     title: str
     value: str
     limit: str
     provenance: str
-    share: float | None
+    filled: float
+    mark: float | None
     met: bool | None
-    at_least: bool
-
-    @property
-    def width(self) -> float:
-        """Length of the bar in percent of its track, which ends at 100 (a limit at least: at the whole range)."""
-        return 0.0 if self.share is None else round(100 * min(max(self.share, 0.0), 1.0), 1)
 
     @property
     def status(self) -> str:
@@ -97,6 +96,11 @@ def limits(report: Mapping[str, Any]) -> tuple[Limit, ...]:
     return Budget(**report["budget"]).limits()
 
 
+def bound(limit: Limit) -> str:
+    """Write a limit's bound with its unit."""
+    return ratio(limit.bound) if limit.name == "auc" else amount(limit.bound, limit.unit)
+
+
 def bars(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> tuple[Bar, ...]:
     """Return one bar per limit of the budget."""
     return tuple(_bar(limit, candidate) for limit in limits(report))
@@ -105,18 +109,17 @@ def bars(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> tuple[Bar, 
 def _bar(limit: Limit, candidate: Mapping[str, Any]) -> Bar:
     value = limit_value(candidate, limit.name)
     note = candidate["cost"]["provenance"].get(limit.name)
-    provenance = note["kind"] if note else "measured"
-    share = None
-    if value is not None:
-        share = value / limit.bound if limit.bound else (0.0 if value == 0 else 2.0)
+    at_least = limit.side == "at least"
+    track = 1.0 if at_least else limit.bound
+    filled = 0.0 if value is None else value / track if track else float(value > 0)
     return Bar(
         title=TITLES[limit.name],
-        value=amount(value, limit.unit),
-        limit=f"{limit.side} {amount(limit.bound, limit.unit)}",
-        provenance=provenance,
-        share=share,
+        value=ratio(value) if limit.name == "auc" else amount(value, limit.unit),
+        limit=f"{limit.side} {bound(limit)}",
+        provenance=note["kind"] if note else f"measured, mode {candidate['mode']}",
+        filled=min(max(filled, 0.0), 1.0),
+        mark=min(limit.bound, 1.0) if at_least else None,
         met=None if value is None else limit.miss(value) == 0,
-        at_least=limit.side == "at least",
     )
 
 
@@ -129,7 +132,7 @@ def records_verdict(report: Mapping[str, Any], candidate: Mapping[str, Any] | No
     if strongest is None:
         return Verdict(asset, NOT_MEASURED, "warn", "", ("No attack was run: nothing is known about leakage.",))
     status, tone, threshold = _judge_leakage(report, candidate, strongest)
-    return Verdict(asset, status, tone, threshold, _leakage_lines(candidate, strongest))
+    return Verdict(asset, status, tone, threshold, _leakage_lines(report, candidate, strongest))
 
 
 def _judge_leakage(
@@ -139,13 +142,14 @@ def _judge_leakage(
     if judged:
         values = [limit_value(candidate, limit.name) for limit in judged]
         threshold = "judged against the budget: " + "; ".join(
-            f"{TITLES[limit.name]} {limit.side} {ratio(limit.bound) if limit.name == 'auc' else percent(limit.bound)}"
-            for limit in judged
+            f"{TITLES[limit.name]} {limit.side} {bound(limit)}" for limit in judged
         )
         if any(value is None for value in values):
             return NOT_MEASURED, "warn", threshold
         held = all(limit.miss(value) == 0 for limit, value in zip(judged, values, strict=True) if value is not None)
-        return ("within the limit", "good", threshold) if held else ("over the limit", "bad", threshold)
+        if not held:
+            return "over the limit", "bad", threshold
+        return "within the limit", "good", threshold + _reach(judged, strongest)
     low, _ = interval(strongest["tpr_at_1pct"])
     threshold = "no limit was set; judged against chance: is the interval of the TPR at 1 % FPR above 1 %?"
     if low is None:
@@ -153,15 +157,33 @@ def _judge_leakage(
     return ("above chance", "warn", threshold) if low > 0.01 else ("not told apart from chance", "plain", threshold)
 
 
-def _leakage_lines(candidate: Mapping[str, Any], strongest: Mapping[str, Any]) -> tuple[str, ...]:
+def _reach(judged: Sequence[Limit], strongest: Mapping[str, Any]) -> str:
+    """Say whether the intervals hold the limits too: the budget judges point estimates."""
+    highs = [(limit, interval(strongest[limit.name])[1]) for limit in judged]
+    past = any(high is None or limit.miss(high) > 0 for limit, high in highs)
+    return " on the point estimate; the 95 % interval " + ("reaches past it" if past else "stays below it too")
+
+
+def _baseline(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
+    plain = [c for c in report["candidates"] if c["recipe"] == "none" and c["strongest_attack"] and c is not candidate]
+    if not plain or candidate["recipe"] == "none":
+        return []
+    attack = plain[0]["strongest_attack"]
+    return [f"Without protection (recipe none): {with_bounds(attack['tpr_at_1pct'])}, {attack['name']}."]
+
+
+def _leakage_lines(
+    report: Mapping[str, Any], candidate: Mapping[str, Any], strongest: Mapping[str, Any]
+) -> tuple[str, ...]:
     gap = gap_attack(candidate)
     kind = "canaries (worst case)" if strongest["audience"] == "canaries" else "population (average case)"
     shadow = "adaptive" if strongest["adaptive"] else "not adaptive"
     lines = [
         f"Strongest of {len(candidate['attacks'])} attacks, {strongest['name']}: finds "
         f"{with_bounds(strongest['tpr_at_1pct'])} of members at 1 % false positives (chance: 1 %).",
-        f"Resolution: {count(strongest['negatives'])} non-member trials, {count(strongest['positives'])} member trials; "
-        f"{kind}; {shadow}.",
+        *_baseline(report, candidate),
+        f"Resolution: {count(strongest['negatives'])} non-member trials, {count(strongest['positives'])} member "
+        f"trials; {kind}; {shadow}.",
     ]
     if gap is not None:
         lines.append(

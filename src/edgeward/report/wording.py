@@ -23,7 +23,10 @@ def clean(text: object) -> str:
     >>> clean("a\\nb"), clean("safe\\u202eton") == "safe\\ufffdton"
     ('a b', True)
     """
-    kept = [" " if c in "\t\n\r" else c for c in str(text)]
+    text = str(text)
+    if text.isascii() and text.isprintable():
+        return text
+    kept = [" " if c in "\t\n\r" else c for c in text]
     hidden = [unicodedata.category(c) in _INVISIBLE or c in _NONCHARACTERS for c in kept]
     return "".join("\ufffd" if bad else c for c, bad in zip(kept, hidden, strict=True))
 

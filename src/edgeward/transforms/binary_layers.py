@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from edgeward.transforms.convolution import convolution_settings
 from edgeward.transforms.straight_through import passing, sign
@@ -56,7 +55,7 @@ class BinaryLinear(Derived, nn.Linear):
         self.settle()
 
     @classmethod
-    def of(cls, layer: nn.Linear, rule: Rule = "xnor") -> Self:
+    def of(cls, layer: nn.Linear, rule: Rule = "xnor") -> BinaryLinear:
         """Take over the weight of a plain layer as latent weight, without drawing random numbers."""
         with torch.random.fork_rng(devices=[]):
             new = cls(layer.in_features, layer.out_features, rule=rule)
@@ -112,7 +111,7 @@ class BinaryConv2d(Derived, nn.Conv2d):
         self.settle()
 
     @classmethod
-    def of(cls, layer: nn.Conv2d, rule: Rule = "xnor") -> Self:
+    def of(cls, layer: nn.Conv2d, rule: Rule = "xnor") -> BinaryConv2d:
         """Take over the weight of a plain layer as latent weight, without drawing random numbers."""
         with torch.random.fork_rng(devices=[]):
             new = cls(**convolution_settings(layer), rule=rule)

@@ -194,8 +194,9 @@ def _linear(analysis: _Analysis, node: Node) -> None:
     else:
         # acts on the last axis of [T, D]: axis 0 is carried over, the features of this layer stay
         analysis.opaque(node)
-        made = analysis.new(analysis.network.tensor(node, "weight").shape[0])
-        analysis.freeze(made)
+        made, taken = (analysis.new(extent) for extent in analysis.network.tensor(node, "weight").shape)
+        analysis.freeze([*made, *taken])
+        analysis.occupy(node, "weight", 1, taken)
         for role in ("weight", *PER_OUTPUT):
             analysis.occupy(node, role, 0, made)
 

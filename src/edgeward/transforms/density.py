@@ -45,7 +45,7 @@ class ErdosRenyiKernel:
             dense |= {max(over, key=lambda name: raw[name])}
 
     def counts(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-        """Return each layer's number of kept weights (at least 1, at most its size); see `apportion`."""
+        """Return each layer's number of kept weights (at least 1, which may exceed a tiny budget); see `apportion`."""
         sizes = {name: math.prod(shape) for name, shape in shapes.items()}
         wanted = {name: share * sizes[name] for name, share in self.densities(shapes).items()}
         return apportion(wanted, sizes)

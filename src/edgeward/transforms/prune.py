@@ -14,6 +14,7 @@ from edgeward.core.errors import ConfigError
 from edgeward.core.randomness import Seed
 from edgeward.train.part import Context, Part
 from edgeward.train.population import Population
+from edgeward.transforms.binary_layers import BinaryConv2d, BinaryLinear
 from edgeward.transforms.density import ErdosRenyiKernel
 from edgeward.transforms.transform import refresh
 
@@ -24,9 +25,14 @@ Masks = dict[str, Bool[Tensor, "S ..."]]
 def prunable(population: Population, skip: Sequence[str] = ()) -> dict[str, Tensor]:
     """Return the stacked weights [S, out, in, ...] of Linear and Conv2d layers but those whose layer is in `skip`.
 
-    Biases and normalisation are never pruned. Raises `ConfigError` when `skip` names no such layer.
+    Biases and normalisation are never pruned, nor are binary layers: the sign of a zero weight is +1.
+    Raises `ConfigError` when `skip` names no such layer.
     """
-    names = [n for n, layer in population.template.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    names = [
+        name
+        for name, layer in population.template.named_modules()
+        if isinstance(layer, (nn.Linear, nn.Conv2d)) and not isinstance(layer, (BinaryLinear, BinaryConv2d))
+    ]
     unknown = [name for name in skip if name not in names]
     if unknown:
         raise ConfigError(

@@ -27,12 +27,18 @@ from edgeward.transforms.transform import (
 )
 
 
-def _quantize(module: nn.Module, skip: tuple[str, ...], weight_bits: int, activation_bits: int) -> nn.Module:
-    """Replace the chosen plain layers by k-bit layers."""
+def _quantize(
+    module: nn.Module, skip: tuple[str, ...], weight_bits: int, activation_bits: int, edges_bits: int = 32
+) -> nn.Module:
+    """Replace plain layers by k-bit layers: those not skipped, and at `edges_bits` the skipped first and last."""
+    inner = targets(module, [name for name in skip if name in EDGES])
     chosen = targets(module, skip)
-    refuse("quantisation", ill_padded(chosen), "change the padding of the layers above")
-    new = {name: quantized_layer(layer, weight_bits, activation_bits) for name, layer in chosen.items()}
-    return replace_layers(module, dict(new))
+    edges = {name: layer for name, layer in targets(module, ()).items() if name not in inner and edges_bits < 32}
+    refuse("quantisation", ill_padded({**chosen, **edges}), "change the padding of the layers above")
+    new: dict[str, nn.Module] = {name: quantized_layer(layer, edges_bits, 32) for name, layer in edges.items()}
+    if weight_bits < 32:
+        new.update({name: quantized_layer(layer, weight_bits, activation_bits) for name, layer in chosen.items()})
+    return replace_layers(module, new)
 
 
 def _check(kind: str, weight_bits: int, activation_bits: int) -> None:
@@ -81,11 +87,7 @@ class QuantizeAware(Transform):
         return self.weight_bits == self.activation_bits == self.edges_bits == 32
 
     def apply(self, module: nn.Module) -> nn.Module:
-        inner = targets(module, tuple(name for name in self.skip if name in EDGES))
-        edges = tuple(name for name in targets(module, ()) if name not in inner)
-        module = _quantize(module, self.skip, self.weight_bits, self.activation_bits)
-        others = tuple(name for name in targets(module, ()) if name not in edges)
-        return module if self.edges_bits == 32 else _quantize(module, others, self.edges_bits, 32)
+        return _quantize(module, self.skip, self.weight_bits, self.activation_bits, self.edges_bits)
 
 
 @TRANSFORMS.register("post_training")

@@ -8,7 +8,6 @@ from typing import Literal, TypeVar, final
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from edgeward.core.errors import ConfigError
 from edgeward.graph.quantized import fake_quantize_activation, fake_quantize_weight
@@ -128,8 +127,8 @@ LayerT = TypeVar("LayerT", bound=Quantized)
 
 def _adopt(new: LayerT, layer: nn.Linear | nn.Conv2d) -> LayerT:
     """Move weight and bias of `layer` into `new`."""
-    new.weight = layer.weight
-    new.register_parameter("bias", layer.bias)
+    for name in ("weight", "bias"):
+        new.register_parameter(name, getattr(layer, name))
     new.settle()
     return new.to(layer.weight.device).train(layer.training)
 
@@ -157,7 +156,7 @@ class QuantLinear(Quantized, nn.Linear):
         self.equip(weight_bits, activation_bits, momentum)
 
     @classmethod
-    def of(cls, layer: nn.Linear, weight_bits: int, activation_bits: int) -> Self:
+    def of(cls, layer: nn.Linear, weight_bits: int, activation_bits: int) -> QuantLinear:
         """Take over weight and bias of a plain layer, without drawing random numbers."""
         with torch.random.fork_rng(devices=[]):
             new = cls(layer.in_features, layer.out_features, weight_bits=weight_bits, activation_bits=activation_bits)
@@ -203,7 +202,7 @@ class QuantConv2d(Quantized, nn.Conv2d):
         self.equip(weight_bits, activation_bits, momentum)
 
     @classmethod
-    def of(cls, layer: nn.Conv2d, weight_bits: int, activation_bits: int) -> Self:
+    def of(cls, layer: nn.Conv2d, weight_bits: int, activation_bits: int) -> QuantConv2d:
         """Take over weight and bias of a plain layer, without drawing random numbers."""
         with torch.random.fork_rng(devices=[]):
             new = cls(**convolution_settings(layer), weight_bits=weight_bits, activation_bits=activation_bits)

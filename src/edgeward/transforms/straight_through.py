@@ -12,8 +12,11 @@ from edgeward.graph.quantized import signs
 def passing(value: Tensor, gradient: Tensor) -> Tensor:
     """Return exactly `value` with the gradient of `gradient`, which must be finite; works under vmap.
 
-    `gradient - gradient.detach()` is exactly zero, so the value carries no rounding of the trick.
+    `gradient - gradient.detach()` is exactly zero, so the value carries no rounding of the trick. Without gradients
+    the value is returned as it is, which is what an exported network computes.
     """
+    if not torch.is_grad_enabled():
+        return value
     return value.detach() + (gradient - gradient.detach())
 
 

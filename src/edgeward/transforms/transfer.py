@@ -6,7 +6,7 @@ import torch
 
 from edgeward.core.errors import ModelError
 from edgeward.train.population import Population
-from edgeward.transforms.transform import refresh
+from edgeward.transforms.transform import derived_buffers, refresh
 
 
 @torch.no_grad()
@@ -36,4 +36,5 @@ def transfer(source: Population, target: Population) -> list[str]:
     for name in fitting:
         own[name].copy_(given[name])
     refresh(target)
-    return [name for name in own if name not in fitting and not name.endswith(("weight_scale", ".scale"))]
+    derived = derived_buffers(target)
+    return [name for name in own if name not in fitting and name not in derived]

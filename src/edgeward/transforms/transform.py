@@ -84,15 +84,22 @@ class Derived(nn.Module, ABC):
             self.get_buffer(name).copy_(value)
 
 
-@torch.no_grad()
-def refresh(population: Population) -> None:
-    """Recompute every derived buffer of `population` from its weights; call it before evaluating or exporting."""
+def derived_buffers(population: Population) -> dict[str, Tensor]:
+    """Return every derived buffer by name, computed from the weights of `population` [S, ...]."""
+    found = {}
     for name, layer in population.template.named_modules():
         if isinstance(layer, Derived):
             prefix = f"{name}." if name else ""
             derived = vmap(layer.derive)(population.params[f"{prefix}weight"].detach())
-            for key, value in derived.items():
-                population.buffers[prefix + key].copy_(value)
+            found.update({prefix + key: value for key, value in derived.items()})
+    return found
+
+
+@torch.no_grad()
+def refresh(population: Population) -> None:
+    """Recompute every derived buffer of `population` from its weights; call it before evaluating or exporting."""
+    for name, value in derived_buffers(population).items():
+        population.buffers[name].copy_(value)
 
 
 @final

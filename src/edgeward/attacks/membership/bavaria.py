@@ -38,16 +38,19 @@ class Predictive:
         return normal - (nu + 1) / 2 * torch.log1p(z * z / nu)
 
 
-def predictive(moments: Moments) -> Predictive:
-    """Return the posterior predictive of a normal-inverse-gamma prior estimated from all points.
+def predictive(moments: Moments, other: Moments) -> Predictive:
+    """Return one side's posterior predictive under a normal-inverse-gamma prior estimated from all points.
 
-    Empirical Bayes: the prior mean is the mean over points, kappa the variance within points over the variance between
-    them, beta matches the pooled variance, and alpha how much the points' own variances differ beyond sampling noise.
+    Empirical Bayes: a point's prior mean is the least-squares prediction from its mean on the `other` side (hard points
+    are hard for IN and OUT models alike), kappa the variance within points over the variance left between them, beta
+    matches the pooled variance, and alpha how much the points' variances differ beyond sampling noise.
     """
     n, pooled = moments.count, moments.pooled_variance()
-    mu = moments.mean.mean()
-    # The observed variance of the means still holds the noise of estimating each of them.
-    between = (moments.mean.var(correction=0) - (pooled / n).mean()).clamp(min=TINY**2)
+    x, y = other.mean - other.mean.mean(), moments.mean - moments.mean.mean()
+    slope = (x * y).sum() / (x * x).sum().clamp(min=TINY**2)
+    mu = moments.mean.mean() + slope * x
+    # What the prediction misses still holds the noise of estimating each point's mean.
+    between = ((moments.mean - mu).var(correction=0) - (pooled / n).mean()).clamp(min=TINY**2)
     kappa = (pooled / between).clamp(_KAPPA_LEAST, _KAPPA_MOST)
     alpha = _prior_alpha(moments, pooled)
     beta = (alpha - 1) * pooled
@@ -75,7 +78,8 @@ class BaVarIA(Attack):
     """Log ratio of Student-t predictives of the logit-scaled confidence, IN against OUT.
 
     The prior is conjugate (normal-inverse-gamma) and estimated from the shadow models, so nothing is tuned; with many
-    shadow models the score tends to LiRA's with per-record variance. Recommended below 64 shadow models.
+    shadow models the score tends to LiRA's with per-record variance. Recommended below 64 shadow models. Predicting
+    each side's prior mean from the other side is an addition of this implementation.
     Cost: one query per point.
     Source: the family is named BaVarIA (2026 preprint); the conjugate form and the empirical prior are derived here.
     """
@@ -86,8 +90,8 @@ class BaVarIA(Attack):
     def rule(self, knowledge: Knowledge) -> Rule:
         """Compute both predictives."""
         values = knowledge.statistic("logit")
-        inside = predictive(Moments.of(values, knowledge.inside))
-        outside = predictive(Moments.of(values, knowledge.outside))
+        seen, unseen = Moments.of(values, knowledge.inside), Moments.of(values, knowledge.outside)
+        inside, outside = predictive(seen, unseen), predictive(unseen, seen)
 
         def score(oracle: Oracle, points: Points) -> Float64[Tensor, " m"]:
             phi = observe(oracle, points, knowledge, "logit")

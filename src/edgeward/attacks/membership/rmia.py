@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
@@ -23,14 +24,18 @@ def beaten(
 ) -> Float64[Tensor, " n"]:
     """Return for each x the fraction of z with ratio_x / ratio_z > gamma, exactly.
 
-    Cost: O((n + z) log z) by sorting z once, instead of the n z comparisons of the definition.
+    Cost: O((n + z) log(n + z)) by sorting both once, instead of the n z comparisons of the definition.
 
     >>> beaten(torch.tensor([0.0, 2.0]).double(), torch.tensor([-1.0, 0.0, 1.0]).double(), 1.0).tolist()
     [0.333..., 1.0]
     """
-    ordered = torch.sort(log_ratio_z).values
+    wanted = (log_ratio_x - math.log(gamma)).numpy()
+    # Ascending queries walk the sorted population in memory order, several times faster than random ones.
+    order = np.argsort(wanted)
+    counts = np.empty(len(wanted), dtype=np.float64)
     # side="left" counts the z strictly below: ties do not beat.
-    return torch.searchsorted(ordered, log_ratio_x - math.log(gamma), side="left").double() / len(ordered)
+    counts[order] = np.searchsorted(np.sort(log_ratio_z.numpy()), wanted[order], side="left")
+    return torch.from_numpy(counts / len(log_ratio_z))
 
 
 def log_mean_exp(values: Float64[Tensor, "K n"], mask: Bool[Tensor, "K n"]) -> Float64[Tensor, " n"]:
@@ -48,7 +53,7 @@ class RMIA(Attack):
     The soft-margin Taylor softmax of the paper is not used: it needs raw logits, which no confidence access gives.
     The resolution of the score is 1/z: prefer z of at least 1,000 population records.
 
-    Cost: one query per point and per population record, then O((n + z) log z).
+    Cost: one query per point and per population record, then O((n + z) log(n + z)).
     Source: Zarifzadeh, Liu, Shokri, ICML'24, equations 2-4 and section B.2.2.
     """
 

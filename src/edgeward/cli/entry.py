@@ -72,5 +72,13 @@ def describe(error: Exception) -> tuple[int, dict[str, Any]]:
 
 
 def _run(arguments: list[str]) -> Any:
-    command = typer.main.get_command(application)
-    return command.main(args=arguments, prog_name="edgeward", standalone_mode=False)
+    command: Any = typer.main.get_command(application)
+    return command.main(args=_expanded(arguments), prog_name="edgeward", standalone_mode=False)
+
+
+def _expanded(arguments: list[str]) -> list[str]:
+    """Turn `--version` into its verb, and nothing at all into `--help`."""
+    bare = [argument for argument in arguments if argument != "--json"]
+    if bare == ["--version"]:
+        return ["version", *(argument for argument in arguments if argument == "--json")]
+    return arguments if bare else ["--help"]

@@ -1,0 +1,37 @@
+# install, demo, test, check, bench: everything a person or a machine does with this repository.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Where pip finds PyTorch; empty means pip's own configuration.
+TORCH_INDEX ?=
+PYTEST_FLAGS ?= -n 2
+NAME ?=
+
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: install demo test check bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml scripts/install
+	PYTHON="$(PYTHON)" VENV="$(VENV)" TORCH_INDEX="$(TORCH_INDEX)" bash scripts/install
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/edgeward demo --workdir runs/demo
+
+test: install
+	$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_FLAGS)
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m mypy
+	$(MAKE) test
+
+bench: install
+	$(BIN)/python -m benchmarks $(if $(NAME),$(NAME),--all) --save
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

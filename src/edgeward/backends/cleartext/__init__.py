@@ -1,0 +1,1 @@
+"""Cleartext backends: the whole network in one file, run by one party."""

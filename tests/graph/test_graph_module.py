@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from backends.operator_table import CASES
+from edgeward.graph import capture, fold_batch_norm, to_module
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_rebuilt_module_equals_the_original(case):
+    rebuilt = to_module(case.network)
+    x = torch.randn(3, *case.input_shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        np.testing.assert_allclose(rebuilt(x).numpy(), case.module(x).numpy(), atol=1e-5, rtol=1e-5)
+
+
+def sample():
+    torch.manual_seed(3)
+    body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
+    return nn.Sequential(body, nn.Flatten(), nn.Linear(4 * 3 * 3, 5)).eval()
+
+
+def test_state_dict_has_the_original_keys_and_loads_both_ways():
+    original = sample()
+    rebuilt = to_module(capture(original, (1, 8, 8)))
+    assert rebuilt.state_dict().keys() == original.state_dict().keys()
+    sibling = sample()
+    with torch.no_grad():
+        for tensor in sibling.parameters():
+            tensor.normal_()
+    rebuilt.load_state_dict(sibling.state_dict())
+    x = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(rebuilt(x), sibling(x))
+
+
+def test_rebuilt_module_trains_and_resets():
+    rebuilt = to_module(capture(sample(), (1, 8, 8))).train()
+    layers = [type(layer) for layer in rebuilt.modules() if hasattr(layer, "reset_parameters")]
+    assert layers == [nn.Conv2d, nn.BatchNorm2d, nn.Linear]
+    rebuilt(torch.randn(4, 1, 8, 8)).square().mean().backward()
+    assert all(p.grad is not None for p in rebuilt.parameters())
+
+
+def test_parameters_stay_parameters_and_buffers_stay_buffers():
+    network = next(case.network for case in CASES if case.name == "scale_and_shift")
+    assert network.parameters == {"gain"}
+    rebuilt = to_module(network)
+    assert len(list(rebuilt.parameters())) == 1
+    assert len(list(rebuilt.buffers())) == 2
+
+
+def test_rebuilt_from_a_folded_network_can_be_captured_and_swapped():
+    folded = fold_batch_norm(capture(sample(), (1, 8, 8)))
+    rebuilt = to_module(folded)
+    assert set(rebuilt.state_dict()) == {"0.0.weight", "0.0.bias", "2.weight", "2.bias"}
+    again = capture(rebuilt, (1, 8, 8))
+    again.with_tensors(rebuilt.state_dict())
+
+
+def test_tied_layers_stay_tied():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.layer(torch.relu(self.layer(x)))
+
+    rebuilt = to_module(capture(Tied(), (4,)))
+    assert sum(p.numel() for p in rebuilt.parameters()) == 20

@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgeward.backends.cleartext.reference import ReferenceExecutable
+from edgeward.core.errors import ConfigError, ModelError
+from edgeward.core.randomness import Seed
+from edgeward.graph import capture, fold_batch_norm, to_module
+from edgeward.nets import NETS, alexnet_small, densenet, lenet, mlp, mobilenet_v2, nin, resnet, small_cnn, vgg, vit
+from edgeward.train.population import Population, build
+
+SMALL = {
+    "alexnet_small": ({"width": 8}, (3, 32, 32)),
+    "densenet": ({"depth": 10, "growth": 4}, (3, 16, 16)),
+    "early_exit_cnn": ({"widths": (4, 8)}, (1, 12, 12)),
+    "lenet": ({}, (1, 28, 28)),
+    "mlp": ({"features": 20}, (20,)),
+    "mobilenet_v2": ({"width": 0.35, "classes": 10}, (3, 32, 32)),
+    "nin": ({}, (3, 16, 16)),
+    "resnet": ({"depth": 8, "width": 4}, (3, 16, 16)),
+    "small_cnn": ({"width": 4}, (1, 28, 28)),
+    "vgg": ({"width": 0.1}, (3, 32, 32)),
+    "vit": ({"depth": 2, "dimension": 16, "size": 16}, (3, 16, 16)),
+}
+
+
+def parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def with_statistics(module):
+    """Give batch normalisation running statistics that are not neutral."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(std=0.1)
+            layer.running_var.uniform_(0.5, 1.5)
+    return module.eval()
+
+
+def test_every_network_is_in_this_suite():
+    assert set(NETS) == set(SMALL)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_capture_and_rewrites_equal_the_module(name):
+    options, shape = SMALL[name]
+    module = with_statistics(build(lambda: NETS[name](**options), Seed(1)))
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = module(x)
+    answers = [a.numpy() for a in (expected if isinstance(expected, tuple) else (expected,))]
+    network = capture(module, shape)
+    folded = fold_batch_norm(network)
+    for candidate in (network, folded):
+        for found, wanted in zip(ReferenceExecutable(candidate).run_all(x.numpy()), answers, strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        rebuilt = to_module(network)(x)
+    for found, wanted in zip(rebuilt if isinstance(rebuilt, tuple) else (rebuilt,), answers, strict=True):
+        np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5, rtol=1e-5)
+    if name in ("resnet", "vgg", "small_cnn", "mobilenet_v2", "early_exit_cnn"):
+        assert not any(node.operator == "batch_norm" for node in folded.nodes)
+
+
+@pytest.mark.parametrize("name", sorted(set(SMALL) - {"early_exit_cnn"}))
+def test_population_equals_its_members(name):
+    """All networks run under vmap, in training and in eval mode."""
+    options, shape = SMALL[name]
+    population = Population.initialise(lambda: NETS[name](**options), [Seed(0), Seed(1)])
+    x = torch.randn(4, *shape)
+    assert population.forward(x, training=True, per_model=False).shape == (2, 4, 10)
+    member = population.member(1, lambda: NETS[name](**options))
+    with torch.no_grad():
+        torch.testing.assert_close(population.logits(x)[1], member(x), atol=1e-4, rtol=1e-4)
+
+
+# Published by the papers or their widespread implementations, or summed by hand from the layer tables; VGG-16 without
+# the 4224 convolution biases that batch normalisation makes idle.
+COUNTS = [
+    (lambda: mlp(784, (128, 128, 64)), 784 * 128 + 128 + 128 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10),
+    (lambda: lenet(channels=3, size=32), 62006),
+    (lambda: resnet(20), 269722),
+    (lambda: resnet(32), 464154),
+    (lambda: resnet(44), 658586),
+    (lambda: mobilenet_v2(), 3504872),
+    (lambda: mobilenet_v2(1.4), 6108776),
+    (lambda: mobilenet_v2(0.75), 2636424),
+    (lambda: mobilenet_v2(0.35), 1677128),
+    (lambda: vgg(16), 14728266 - 4224),
+    (lambda: densenet(100, 12, bottleneck=True, compression=0.5), 769162),
+    (lambda: nin(), 966986),
+]
+
+
+@pytest.mark.parametrize(("make", "count"), COUNTS, ids=range(len(COUNTS)))
+def test_parameter_counts(make, count):
+    assert parameters(make()) == count
+
+
+def test_mobilenet_v2_macs():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        mobilenet_v2().eval()(torch.zeros(1, 3, 224, 224))
+    assert round(counter.get_total_flops() / 2e6, 2) == 300.77
+
+
+def test_he_initialisation_keeps_the_signal():
+    """Activations keep their second moment through ten rectified layers; the default initialisation loses it."""
+    net = build(lambda: mlp(256, (256,) * 10), Seed(0))
+    x = torch.randn(200, 256, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        deep = net[:-1](x).square().mean()
+    assert 0.3 < float(deep) < 3.0
+
+
+def test_shape_errors_say_what_fits():
+    with pytest.raises(ModelError, match="28 or 32"):
+        lenet(size=30)
+    with pytest.raises(ModelError, match="6 k"):
+        resnet(21)
+    with pytest.raises(ModelError, match="11, 13 or 16"):
+        vgg(19)
+    with pytest.raises(ModelError, match="divide"):
+        vit(size=30)
+    with pytest.raises(ModelError, match="dense blocks"):
+        densenet(41)
+    with pytest.raises(ConfigError, match="resnet"):
+        NETS["resnett"]
+
+
+def test_options_change_the_size():
+    assert parameters(small_cnn(width=8)) < parameters(small_cnn(width=16))
+    assert parameters(alexnet_small(width=16)) < parameters(alexnet_small(width=32))
+    assert small_cnn(channels=3, size=32)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
