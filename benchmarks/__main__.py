@@ -63,7 +63,8 @@ def _listed(known: dict[str, Benchmark], json: bool) -> int:
 
 def _line(result: dict[str, Any]) -> str:
     unit = result["unit"]
-    return f"{result['name']}: ratio {result['ratio']:.4g} (ours {result['ours']:.4g} {unit}, peer {result['peer']:.4g} {unit})\n"
+    times = f"ours {result['ours']:.4g} {unit}, peer {result['peer']:.4g} {unit}"
+    return f"{result['name']}: ratio {result['ratio']:.4g} ({times})\n"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -11,21 +12,22 @@ from typing import Any, final
 from edgeward.backends.backend import choose_backend
 from edgeward.core.candidate import Candidate, canonical_json
 from edgeward.core.cost import Cost
+from edgeward.core.frontier import Measured
 from edgeward.core.measurement import Measurement
 from edgeward.core.progress import Watcher
 from edgeward.core.randomness import Seed
 from edgeward.core.threat import MembershipInference
 from edgeward.data.splits import Splits
-from edgeward.deploy import synthetic_vectors, write_bundle
+from edgeward.deploy import Vectors, synthetic_vectors, write_bundle
 from edgeward.devices import DeviceProfile
+from edgeward.evidence import Evidence
 from edgeward.graph import Network, capture
 from edgeward.measure.cost import network_cost
 from edgeward.measure.evaluate import evaluate
 from edgeward.measure.membership_design import MembershipDesign, design
 from edgeward.measure.siblings import Siblings, lower
 from edgeward.recipes import Recipe
-from edgeward.report.card import render_candidate_card
-from edgeward.search import Store
+from edgeward.search import Proposal, Store
 from edgeward.train.part import Schedule
 from edgeward.train.population import Factory, build
 from edgeward.train.task import Task, Trained
@@ -57,6 +59,7 @@ class Pipeline:
     seed: Seed
     watcher: Watcher
     store: Store
+    evidence: Evidence
 
     def context(self) -> dict[str, Any]:
         """Return the hashes that enter a candidate's digest; captures the network, so it fails early."""
@@ -70,6 +73,21 @@ class Pipeline:
             "schedule": asdict(self.schedule),
             "seed": self.seed.value,
         }
+
+    def proposals(self, recipes: Sequence[Recipe]) -> list[Proposal]:
+        """Return one proposal per recipe."""
+        context = self.context()
+
+        def proposal(recipe: Recipe) -> Proposal:
+            candidate = Candidate(recipe.name, recipe.settings(), context)
+            return Proposal(
+                candidate,
+                foresee=lambda: self.foresee(recipe),
+                measure=lambda: self.measure(recipe, candidate),
+                recall=lambda: self.store.get(candidate),
+            )
+
+        return [proposal(recipe) for recipe in recipes]
 
     def foresee(self, recipe: Recipe) -> Cost:
         """Return the cost of the untrained final structure: exact bytes and counts before the first expensive step."""
@@ -132,6 +150,6 @@ class Pipeline:
             network=siblings.network,
             classes=self.splits.classes,
             recipe=candidate.to_json(),
-            vectors=(x, siblings.shipped.run(x)),
-            card=render_candidate_card({**candidate.to_json(), **measurement.to_json()}),
+            vectors=Vectors.answered_by(siblings.shipped, x),
+            card=self.evidence.card(Measured(candidate, measurement)),
         )

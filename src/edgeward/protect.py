@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
-import torch
 from torch import nn
 
 from edgeward.core.budget import Budget
 from edgeward.core.candidate import Candidate
-from edgeward.core.cost import Cost
 from edgeward.core.errors import ConfigError
 from edgeward.core.frontier import Frontier, Measured
 from edgeward.core.measurement import Measurement
@@ -24,10 +21,10 @@ from edgeward.core.randomness import Seed
 from edgeward.core.threat import MembershipInference, Threat
 from edgeward.data.splits import Splits
 from edgeward.devices import DeviceProfile, load_profile
+from edgeward.evidence import Evidence
 from edgeward.pipeline import Pipeline
 from edgeward.recipes import RECIPES, Recipe, resolve
-from edgeward.report.document import build_report, write_report
-from edgeward.search import Failure, Proposal, Store, explore
+from edgeward.search import Store, explore
 from edgeward.sources import as_factory, as_splits
 from edgeward.train.part import Schedule
 from edgeward.train.population import Factory
@@ -110,19 +107,11 @@ def protect(
     Errors: `UserError` for what cannot be used; never raises for an infeasible budget, `choose` does.
     """
     splits = as_splits(data, train, holdout, validation, shadow, classes, seed, canaries_of(threats))
-    factory = as_factory(model)
     profile = device if isinstance(device, DeviceProfile) else load_profile(device)
-    limits = budget or Budget()
-    threat = the_membership_threat(threats)
-    plans = propose(DEFAULT_RECIPES if recipes is None else recipes, search=search)
-    folder = Path(workdir)
-    store = Store(folder / "candidates")
-    pipeline = Pipeline(
-        factory, splits, threat, profile, schedule or Schedule(), Seed(seed), watcher or Silent(), store
-    )
-    context = pipeline.context()
+    limits, plans = budget or Budget(), propose(DEFAULT_RECIPES if recipes is None else recipes, search=search)
     job = {
         "model": str(getattr(model, "__qualname__", type(model).__name__)),
+        "data": splits.name,
         "device": profile.name,
         "seed": seed,
         "budget": limits.to_json(),
@@ -130,66 +119,31 @@ def protect(
         "schedule": asdict(schedule or Schedule()),
         **(description or {}),
     }
-    evidence = _Evidence(folder, job, splits, profile, threats, command or reproduce())
-
-    def proposal(recipe: Recipe) -> Proposal:
-        candidate = Candidate(recipe.name, recipe.settings(), context)
-
-        def foresee() -> Cost:
-            return pipeline.foresee(recipe)
-
-        def measure() -> Measurement:
-            return pipeline.measure(recipe, candidate)
-
-        return Proposal(candidate, foresee, measure, lambda: store.get(candidate))
-
-    proposals = [proposal(recipe) for recipe in plans]
-    started = time.perf_counter()
-    frontier, failures = explore(
-        proposals, limits, pipeline.watcher, lambda partial: evidence.write(partial, (), False)
+    threat = the_membership_threat(threats)
+    evidence = Evidence(job, splits, profile, threat, command or reproduce())
+    folder = Path(workdir)
+    store = Store(folder / "candidates")
+    pipeline = Pipeline(
+        as_factory(model),
+        splits,
+        threat,
+        profile,
+        schedule or Schedule(),
+        Seed(seed),
+        watcher or Silent(),
+        store,
+        evidence,
     )
-    pipeline.watcher.event("finished", {"seconds": time.perf_counter() - started, "measured": len(frontier.measured)})
-    report = evidence.write(frontier, failures, True)
+    proposals = pipeline.proposals(plans)
+    frontier, failures = explore(
+        proposals, limits, pipeline.watcher, lambda so_far: evidence.write(folder, so_far, finished=False)
+    )
+    report = evidence.write(folder, frontier, failures, finished=True)
     result = Protected(frontier, report, folder, store)
     if report["chosen"]:
         result.choose().export(folder / "bundle")
+    pipeline.watcher.event("finished", {"measured": len(frontier.measured), "failed": len(failures)})
     return result
-
-
-@final
-@dataclass(frozen=True)
-class _Evidence:
-    folder: Path
-    job: Mapping[str, Any]
-    splits: Splits
-    profile: DeviceProfile
-    threats: Sequence[Threat]
-    command: str
-
-    def write(self, frontier: Frontier, failures: Sequence[Failure], finished: bool) -> dict[str, Any]:
-        """Write the report of what is measured so far."""
-        from edgeward.measure.fingerprint import environment
-
-        data = {
-            "name": self.splits.name,
-            "classes": self.splits.classes,
-            "counts": self.splits.counts(),
-            "digest": self.splits.digest,
-            "notes": list(self.splits.notes),
-        }
-        report = build_report(
-            frontier=frontier,
-            job=self.job,
-            environment=environment(),
-            data=data,
-            device=self.profile.to_json(),
-            threats=[threat.to_json() for threat in self.threats if isinstance(threat, MembershipInference)],
-            failed=[failure.to_json() for failure in failures],
-            command=self.command,
-            finished=finished,
-        )
-        write_report(self.folder, report)
-        return report
 
 
 def propose(recipes: Sequence[str | Recipe | Mapping[str, Any]], *, search: bool) -> tuple[Recipe, ...]:

@@ -4,10 +4,14 @@ import pytest
 import torch
 
 from attacks import overfitted
-from edgeward.attacks import ATTACKS, Knowledge, Signals, audit
-from edgeward.attacks.membership.audit import leave_one_out, per_record_risk
+from edgeward.attacks import ATTACKS, Fitted, Knowledge, Points, Signals, audit
+from edgeward.attacks.membership.audit import leave_one_out, per_record_risk, recorded_oracle
+from edgeward.attacks.membership.base import BASE
+from edgeward.attacks.membership.lira import LiRA
+from edgeward.attacks.membership.rmia import RMIA
+from edgeward.attacks.membership.threshold import Threshold
 from edgeward.attacks.metrics import auc
-from edgeward.core.errors import ConfigError, DataError, EdgewardError
+from edgeward.core.errors import ConfigError, DataError, EdgewardError, ModelError
 from edgeward.core.measurement import AttackResult
 from edgeward.core.randomness import Seed
 
@@ -96,6 +100,13 @@ def test_membership_must_be_boolean(toy):
         Signals(**bad)
 
 
+def test_labels_must_be_integers(toy):
+    bad = parts(toy)
+    bad["labels"] = bad["labels"].float()
+    with pytest.raises(DataError, match="labels: expected integers"):
+        Signals(**bad)
+
+
 def test_digest_sees_every_bit(toy):
     digests = {toy.digest, Signals(**parts(toy)).digest}
     assert len(digests) == 1
@@ -154,6 +165,41 @@ def test_per_record_risk_finds_the_exposed_record():
     risk = per_record_risk(scores, keep)
     assert int(risk.argmax()) == 17
     assert float(risk[17]) == 1.0
+
+
+def test_points_must_be_those_of_the_signals(toy):
+    fitted = ATTACKS["rmia-online"].fit(toy.knowledge(0))
+    oracle, points = recorded_oracle(toy, 0, "confidence"), Points.recorded(50, 60)
+    for bad in (Points(points.records, points.index + 1, points.population), Points.recorded(50, 59)):
+        with pytest.raises(DataError, match="fitted for"):
+            fitted.score(oracle, bad)
+    with pytest.raises(DataError, match="do not match"):
+        Points(points.records[:3], points.index, points.population)
+    assert oracle.queries == 0
+
+
+def test_two_settings_under_one_name_are_refused(toy):
+    with pytest.raises(ConfigError, match="rmia-online"):
+        audit(toy, [RMIA(gamma=1.0), RMIA(gamma=2.0)])
+
+
+@pytest.mark.parametrize(
+    ("attack", "field"), [(LiRA, "mode"), (LiRA, "variance"), (RMIA, "mode"), (BASE, "mode"), (Threshold, "statistic")]
+)
+def test_unknown_variants_are_refused(attack, field):
+    # Past the type checker of the tests, as in a plain run.
+    bad = attack()
+    object.__setattr__(bad, field, "sideways")
+    with pytest.raises(ConfigError, match="sideways"):
+        bad.__post_init__()
+
+
+def test_a_rule_that_gives_nan_is_reported(toy):
+    def broken(oracle, points):
+        return torch.full((len(points.index),), torch.nan, dtype=torch.float64)
+
+    with pytest.raises(ModelError, match="'broken'"):
+        Fitted("broken", "label", broken, 50, 60).score(recorded_oracle(toy, 0, "label"), Points.recorded(50, 60))
 
 
 def test_unknown_attacks_are_named():

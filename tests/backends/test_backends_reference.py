@@ -11,7 +11,7 @@ from edgeward.graph.semantics import STEPS
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_reference_equals_the_module(case):
-    name, module, shape = case
+    _, module, shape = case
     network = case.network
     operators = [node.operator for node in network.nodes]
     assert set(case.operators) <= set(operators)

@@ -89,8 +89,9 @@ def test_progress_goes_to_stderr_and_quiet_silences_it(folder, protected):
     assert "report.html" in again.out
 
 
-def test_an_infeasible_budget_is_2_and_names_the_limit(folder, protected):
-    done = run("protect", folder / "tight.toml", "--json", "--workdir", folder / "runs" / "job")
+def test_an_infeasible_budget_is_2_and_names_the_limit(folder, protected, tmp_path):
+    shutil.copytree(folder / "runs" / "job", tmp_path / "tight")
+    done = run("protect", folder / "tight.toml", "--json", "--workdir", tmp_path / "tight")
     assert done.code == 2
     assert "file_bytes at most 10 B" in done.json["error"]["message"]
     assert "nearest miss" in done.err

@@ -86,7 +86,21 @@ def test_cifar10_counts_and_batches(tmp_path):
     rows = np.concatenate([pools.train.y.numpy().astype(np.uint8)[:, None], pixels], axis=1)
     for number in range(3):
         rows[number * 10000 : (number + 1) * 10000].tofile(folder / f"data_batch_{number + 1}.bin")
-    with pytest.raises(DataError, match="data_batch_4.bin"):
+    with pytest.raises(DataError, match=r"data_batch_4\.bin"):
+        cifar10(Request(tmp_path, Seed(0)))
+    # With stand-ins that complete the class counts the five batches are read in place of the sheets.
+    rng = np.random.default_rng(0)
+    missing = np.repeat(np.arange(10, dtype=np.uint8), 5000 - np.array(CIFAR_TRAIN))
+    labels = {"data_batch_4": missing[:10000], "data_batch_5": missing[10000:], "test_batch": np.arange(10000) % 10}
+    for name, y in labels.items():
+        batch = rng.integers(0, 256, (10000, 3073), dtype=np.uint8)
+        batch[:, 0] = y
+        batch.tofile(folder / f"{name}.bin")
+    whole = cifar10(Request(tmp_path, Seed(0)))
+    assert (len(whole.train), len(whole.holdout)) == (50000, 10000)
+    assert torch.equal(whole.train.x[:30000], pools.train.x)
+    np.zeros((10000, 3073), dtype=np.uint8).tofile(folder / "test_batch.bin")
+    with pytest.raises(DataError, match="not the official ones"):
         cifar10(Request(tmp_path, Seed(0)))
 
 
@@ -157,6 +171,33 @@ def test_an_altered_file_is_refused_and_a_recompressed_one_is_not(tmp_path):
     labels.write_bytes(labels.read_bytes()[:500])
     with pytest.raises(DataError, match="checksum"):
         DATASETS["mnist"](Request(tmp_path, Seed(0)))
+
+
+def purchase_lines(rows):
+    rng = np.random.default_rng(0)
+    text = np.full((rows, 1204), ord(","), dtype=np.uint8)
+    text[:, :2] = np.frombuffer(b"".join(b"%02d" % (i % 99 + 1) for i in range(rows)), dtype=np.uint8).reshape(-1, 2)
+    text[:, 3::2] = 48 + rng.integers(0, 2, (rows, 601), dtype=np.uint8)
+    text[:, -2] = text[:, -3]
+    text[:, -1] = ord("\n")
+    return text[:, [*range(1202), 1203]].tobytes()
+
+
+def test_purchase100_of_another_size_is_refused(tmp_path):
+    (tmp_path / "purchase100").mkdir()
+    (tmp_path / "purchase100" / "dataset_purchase").write_bytes(purchase_lines(5))
+    with pytest.raises(DataError, match=r"(?s)197324 lines.*5 lines of 601 values"):
+        load("purchase100", seed=Seed(0), root=tmp_path)
+
+
+@pytest.mark.slow
+def test_purchase100_of_the_published_size_is_read(tmp_path):
+    (tmp_path / "purchase100").mkdir()
+    (tmp_path / "purchase100" / "dataset_purchase").write_bytes(purchase_lines(197324))
+    splits = load("purchase100", seed=Seed(0), root=tmp_path, train=1000, holdout=1000)
+    assert splits.counts() == {"train": 1000, "validation": 100, "holdout": 1000, "shadow": 429, "canaries": 200}
+    assert (splits.classes, splits.input_shape) == (100, (600,))
+    assert len(splits.notes) == 1
 
 
 FILES = [name for name in DATASETS if name not in ("digits", "purchase100_synthetic")]

@@ -1,10 +1,13 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from backends.operator_table import CASES
-from edgeward.graph import capture, fold_batch_norm, to_module
+from edgeward.core.errors import ModelError
+from edgeward.graph import capture, capture_program, fold_batch_norm, to_module
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -56,6 +59,29 @@ def test_rebuilt_from_a_folded_network_can_be_captured_and_swapped():
     assert set(rebuilt.state_dict()) == {"0.0.weight", "0.0.bias", "2.weight", "2.bias"}
     again = capture(rebuilt, (1, 8, 8))
     again.with_tensors(rebuilt.state_dict())
+
+
+def test_a_pt2_file_becomes_a_trainable_module(tmp_path):
+    original = sample()
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(original, (torch.randn(2, 1, 8, 8),), dynamic_shapes=({0: batch},))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, tmp_path / "model.pt2")
+        loaded = torch.export.load(tmp_path / "model.pt2")
+    rebuilt = to_module(capture_program(loaded))
+    x = torch.randn(3, 1, 8, 8)
+    torch.testing.assert_close(rebuilt(x), original(x))
+    assert rebuilt.state_dict().keys() == original.state_dict().keys()
+
+
+def test_programs_of_one_batch_size_or_two_inputs_are_refused():
+    fixed = torch.export.export(nn.Linear(2, 2), (torch.randn(3, 2),))
+    with pytest.raises(ModelError, match="fixed batch size"):
+        capture_program(fixed)
+    double = torch.export.export(nn.Bilinear(2, 2, 2), (torch.randn(3, 2), torch.randn(3, 2)))
+    with pytest.raises(ModelError, match="2 inputs"):
+        capture_program(double)
 
 
 def test_tied_layers_stay_tied():

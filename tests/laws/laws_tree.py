@@ -32,7 +32,8 @@ FLOORS = {
 }
 """Rooms and their floors; `front` is the doors: protect, audit, and what they are made of."""
 
-FRONT = ("protect", "audit", "load", "job", "demo", "sources", "pipeline", "__init__")
+FRONT = ("load", "job")
+"""The packages that belong to the doors, beside the modules that lie directly in the package."""
 
 
 @cache
@@ -49,7 +50,7 @@ def room(dotted: str) -> str:
     """Return the room of a module of edgeward: its first name, or 'front' for the doors."""
     parts = dotted.split(".")
     first = parts[1] if len(parts) > 1 else "__init__"
-    return "front" if first in FRONT else first
+    return "front" if first in FRONT or (SOURCE / f"{first}.py").is_file() else first
 
 
 def dotted(path: Path) -> str:

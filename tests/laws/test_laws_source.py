@@ -94,9 +94,9 @@ def mutated(path):
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Global):
             yield from node.names
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in changing:
-            if isinstance(node.func.value, ast.Name):
-                yield node.func.value.id
+        method = node.func if isinstance(node, ast.Call) else None
+        if isinstance(method, ast.Attribute) and method.attr in changing and isinstance(method.value, ast.Name):
+            yield method.value.id
         targets = node.targets if isinstance(node, (ast.Assign, ast.Delete)) else []
         targets = [node.target] if isinstance(node, ast.AugAssign) else targets
         for target in targets:

@@ -105,7 +105,11 @@ def measured(run: tuple[Any, ...]) -> Measured:
         claims=claims(recipe),
         mode="host",
         notes=("Batch norm was folded before export.",),
-        extra={"epsilon": config["epsilon"], "accountant": "rdp"} if recipe == "dp_sgd" else {},
+        extra={
+            "runtime": "packed" if bits == 1 else "onnxruntime",
+            "untested": ["white-box attacks that read weights", "robustness to adversarial inputs"],
+            **({"epsilon": config["epsilon"], "accountant": "rdp"} if recipe == "dp_sgd" else {}),
+        },
     )
     return Measured(Candidate(recipe, config, {"seed": 0}), measurement)
 

@@ -74,6 +74,7 @@ def test_what_was_not_tested_follows_from_what_is_missing() -> None:
     assert "1 % with confidence: it needs about 1,000" not in sentences(report)
     assert "model weights: no claim" in sentences(report)
     assert "a prediction, not a measurement" in sentences(report)
+    assert "White-box attacks that read weights." in sentences(report)
     assert "realistic threshold" not in sentences(report)
     assert "not finished" in sentences(make_report(finished=False))
 

@@ -118,6 +118,14 @@ def test_calibration_is_per_model_and_independent_of_chunks() -> None:
     torch.testing.assert_close(models.member(1, factory)(x), models.logits(x)[1], rtol=0, atol=1e-6)
 
 
+def test_calibration_mends_stale_weight_scales() -> None:
+    models, _ = transform_population(population(mlp), mlp, PostTraining())
+    fresh = models.buffers["0.weight_scale"].clone()
+    models.params["0.weight"].mul_(2)
+    calibrate(models, records((6,), 4))
+    torch.testing.assert_close(models.buffers["0.weight_scale"], 2 * fresh)
+
+
 def test_percentile_ignores_an_outlier() -> None:
     models, _ = transform_population(population(mlp), mlp, PostTraining())
     x = records((6,), 200)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from edgeward.attacks.oracle import Oracle
 from edgeward.attacks.signals import Knowledge
 from edgeward.attacks.statistics import evaluate
-from edgeward.core.errors import DataError, ModelError
+from edgeward.core.errors import DataError, ModelError, unknown_name
 from edgeward.core.registry import Registry
 from edgeward.core.threat import Access
 
@@ -60,13 +60,17 @@ class Fitted:
     name: str
     access: Access
     rule: Rule
+    audited: int
+    population: int
 
     def score(self, oracle: Oracle, points: Points) -> Float64[Tensor, " m"]:
         """Return one number per point, larger = more likely a member.
 
-        Raises: `AccessViolation` when the oracle grants less than the attack's access; `ModelError` on NaN scores.
+        Raises: `AccessViolation` when the oracle grants less than the attack's access; `DataError` for points that are
+        not among the audited ones or another population; `ModelError` on NaN scores.
         """
         oracle.require(self.access)
+        self._check(points)
         scores = self.rule(oracle, points)
         if bool(scores.isnan().any()):
             raise ModelError(
@@ -76,6 +80,16 @@ class Fitted:
                 fix="report this with the attack's settings; leave the attack out meanwhile",
             )
         return scores
+
+    def _check(self, points: Points) -> None:
+        strange = int(((points.index < 0) | (points.index >= self.audited)).sum())
+        if strange or len(points.population) != self.population:
+            raise DataError(
+                "these points are not those the attack was fitted for",
+                expected=f"indices in 0..{self.audited - 1} and {self.population} population records",
+                came=f"{strange} indices outside, {len(points.population)} population records",
+                fix="pass the records whose answers the signals hold, in the signals' order",
+            )
 
 
 class Attack(ABC):
@@ -95,7 +109,8 @@ class Attack(ABC):
 
     def fit(self, knowledge: Knowledge) -> Fitted:
         """Return the attack fitted to what the attacker knows; the attack itself stays unchanged."""
-        return Fitted(self.name, self.access, self.rule(knowledge))
+        rule = self.rule(knowledge)
+        return Fitted(self.name, self.access, rule, len(knowledge.labels), len(knowledge.population_labels))
 
 
 ATTACKS: Registry[Attack] = Registry("attack")
@@ -105,6 +120,13 @@ def enlist(*attacks: Attack) -> None:
     """Enter attacks, with their settings, under their names."""
     for attack in attacks:
         ATTACKS.register(attack.name)(attack)
+
+
+def require_one_of(kind: str, value: str, known: Iterable[str]) -> None:
+    """Raise a `ConfigError` naming the nearest known value unless `value` is one of them."""
+    names = tuple(known)
+    if value not in names:
+        raise unknown_name(kind, value, names)
 
 
 def observe(

@@ -69,6 +69,8 @@ class Signals:
                 problems.append(f"{name}: {int(bad.any(-1).sum())} rows hold NaN, +inf or only -inf")
         for name in ("labels", "reference_labels"):
             labels = getattr(self, name)
+            if labels.is_floating_point() or labels.dtype == torch.bool:
+                problems.append(f"{name}: expected integers, came {labels.dtype}")
             outside = (labels < 0) | (labels >= self.logits.shape[2])
             if bool(outside.any()):
                 problems.append(f"{name}: {int(outside.sum())} outside 0..{self.logits.shape[2] - 1}")

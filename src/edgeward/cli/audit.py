@@ -47,7 +47,7 @@ def audit(
     for line in exceeded:
         tell(f"claim failed: {line}")
     document = {"workdir": str(chosen.output), "report": report, "exceeded": exceeded}
-    blocks = [candidate_table(report), "", *places(chosen.output)]
+    blocks: list[Any] = [candidate_table(report), "", *places(chosen.output)]
     return Reply(document, blocks, ClaimFailed.exit_code if exceeded else 0)
 
 
@@ -70,7 +70,7 @@ def parse_bound(text: str) -> tuple[str, float]:
 
 
 def excesses(report: Mapping[str, Any], bounds: Sequence[tuple[str, float]]) -> list[str]:
-    """Return one sentence for each candidate and bound whose point estimate lies above; no attack counts as above."""
+    """Return one sentence for each candidate and bound whose point estimate lies above; what failed counts as above."""
     found = []
     for candidate in report["candidates"]:
         attacks = candidate.get("attacks") or []
@@ -85,6 +85,8 @@ def excesses(report: Mapping[str, Any], bounds: Sequence[tuple[str, float]]) -> 
                     f"{candidate['recipe']}: {name} = {rate['value']:.4f} [{low:.4f}, {high:.4f}] by {worst['name']}"
                     f" with {worst['negatives']} non-members, above {bound:g}"
                 )
-    if bounds and not report["candidates"]:
+    if bounds:
+        found += [f"{entry['recipe']}: was not measured: {entry['reason']}" for entry in report.get("failed", ())]
+    if bounds and not found and not report["candidates"]:
         found.append("nothing was measured")
     return found

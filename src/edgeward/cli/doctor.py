@@ -27,13 +27,14 @@ def doctor(as_json: AsJson = False) -> Reply:
 
 
 def _packages() -> list[tuple[str, str, str]]:
-    found = []
-    for package in _PACKAGES:
-        try:
-            found.append((package, "ok", version(package)))
-        except PackageNotFoundError:
-            found.append((package, "missing", f"pip install {package}"))
-    return found
+    return [(package, *_installed(package)) for package in _PACKAGES]
+
+
+def _installed(package: str) -> tuple[str, str]:
+    try:
+        return "ok", version(package)
+    except PackageNotFoundError:
+        return "missing", f"pip install {package}"
 
 
 def _tried(name: str, probe: Callable[[], tuple[str, str]]) -> tuple[str, str, str]:

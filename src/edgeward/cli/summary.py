@@ -16,9 +16,12 @@ _COLUMNS = ("recipe", ">test accuracy", ">TPR at 1 % FPR [95 %]", ">AUC", "attac
 def candidate_table(report: Mapping[str, Any]) -> Table:
     """Return one row for each candidate, and one for each recipe that failed."""
     rows = [_row(candidate) for candidate in report.get("candidates", [])]
-    for failed in report.get("failed", []):
-        rows.append((failed.get("recipe", "?"), "-", "-", "-", "-", "-", "-", f"failed: {failed.get('reason', '?')}"))
+    rows += [_failed(entry) for entry in report.get("failed", [])]
     return table(_COLUMNS, rows)
+
+
+def _failed(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    return (str(entry.get("recipe", "?")), *["-"] * 6, f"failed: {entry.get('reason', '?')}")
 
 
 def _row(candidate: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Watchers of the command line: live bars on a terminal, plain lines elsewhere, and an event log in the run's folder."""
+"""Watchers of the command line: live bars on a terminal, plain lines elsewhere, an event log in the run's folder."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def cifar10(request: Request) -> Pools:
     for role, count in (("train", 30), ("test", 5)):
         names = [f"{role}_{number:02d}.webp" for number in range(count)]
         tiles = [cut_sheet(read_source(request.root, _sheet(name)), name) for name in names]
-        parts.append(Records.of(unit_interval(np.concatenate(tiles)), labels[role], role))
+        parts.append(Records.of(unit_interval(np.concatenate(tiles).transpose(0, 3, 1, 2)), labels[role], role))
     note = "CIFAR-10: the first 30000 training and 5000 test images"
     return Pools(parts[0], parts[1], classes=10, notes=(note,))
 

@@ -45,14 +45,16 @@ def from_csv(
     train: int | None = None,
     holdout: int | None = None,
 ) -> Splits:
-    """Read a comma-separated table with a header; the column `label` holds the classes, `ignore` is left out.
+    """Read a comma-separated table; the column `label` holds the classes, `ignore` is left out.
+
+    The first line must be a header: distinct names, none a number (errors show these names).
 
     Rows are dealt by `seed` (60 % training side), or the non-members come from `holdout_path`. A column of numbers
     becomes (value - mean) / deviation, any other one 0/1 feature a category, both fitted on the training role alone.
     Classes are numbered in sorted order (as numbers where all of them are).
 
     Raises one `DataError` with all rows of the wrong length, one with all missing values ('?', empty, NA, ...), and
-    every problem of `Splits.check`. No message shows a cell.
+    every problem of `Splits.check`. No message shows a cell below the header.
     """
     table = _read(path)
     other = _read(holdout_path) if holdout_path is not None else _Table(table.header, [])

@@ -51,7 +51,23 @@ def data_folder(root: Path | None, wanted: str, origin: str) -> Path:
 def locate(root: Path | None, file: SourceFile) -> Path | None:
     """Return where `file` lies under the data folder, or None."""
     folder = data_folder(root, file.paths[0], file.origin)
-    return next((folder / path for path in file.paths if (folder / path).is_file()), None)
+    return next((folder / path for path in file.paths if is_file(folder / path)), None)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether `path` names a file; a path the system refuses (too long, a null byte) names none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether `path` names a folder; a path the system refuses names none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def read_source(root: Path | None, file: SourceFile) -> bytes:
@@ -65,7 +81,7 @@ def read_source(root: Path | None, file: SourceFile) -> bytes:
         raise DataError(
             f"a data file is missing: {folder / file.paths[0]}",
             expected=f"{file.paths[0]} under the folder that {VARIABLE} (or root=) names",
-            came="no such file" if folder.is_dir() else f"the folder {folder} does not exist",
+            came="no such file" if is_folder(folder) else f"the folder {folder} does not exist",
             fix=f"get it from {file.origin}, or set {VARIABLE} to the folder that holds it",
         )
     data = read_bounded(path)
@@ -84,10 +100,10 @@ def read_source(root: Path | None, file: SourceFile) -> bytes:
 def read_bounded(path: Path, limit: int = LIMIT) -> bytes:
     """Return the bytes of a regular file; raise `DataError` where it cannot be read or exceeds `limit` bytes."""
     try:
-        if not path.is_file():
+        if not path.is_file():  # a pipe or a device may never end
             raise FileNotFoundError
         with path.open("rb") as stream:
-            data = stream.read(limit + 1)
+            data = _read_at_most(stream, limit + 1)
     except (OSError, ValueError) as error:
         raise DataError(
             f"the file {str(path)!r} cannot be read",
@@ -109,7 +125,7 @@ def gunzip(data: bytes, name: str, limit: int = LIMIT) -> bytes:
     """Return the content of a gzip file, or raise `DataError` where it is damaged or unpacks beyond `limit` bytes."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
-            content = stream.read(limit + 1)
+            content = _read_at_most(stream, limit + 1)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise damaged(name, "a complete gzip file", type(error).__name__) from None
     if len(content) > limit:
@@ -127,7 +143,7 @@ def tar_member(archive: bytes, members: Sequence[str], name: str, limit: int = L
             plain = found is not None and found.isreg() and not found.issparse() and found.size <= len(content)
             stream = tar.extractfile(found) if found is not None and plain else None
             data = stream.read() if stream is not None else None
-    except (tarfile.TarError, OSError, ValueError, EOFError, ArithmeticError) as error:
+    except Exception as error:  # hostile headers fail in many ways
         raise damaged(name, "a tar archive", type(error).__name__) from None
     if data is None:
         raise damaged(name, f"a regular member '{members[0]}'", "no such regular member")
@@ -142,6 +158,15 @@ def damaged(name: str, expected: str, came: str) -> DataError:
         came=came,
         fix="get the file again and compare its checksum",
     )
+
+
+def _read_at_most(stream: io.BufferedIOBase, limit: int) -> bytes:
+    """Read up to `limit` bytes piece by piece: one large read would reserve `limit` bytes at once."""
+    pieces, left = [], limit
+    while left and (piece := stream.read(min(left, 2**24))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
 
 
 def _sha256(data: bytes) -> str:

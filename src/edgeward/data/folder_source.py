@@ -103,21 +103,21 @@ def _listing(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _read(files: list[tuple[Path, str]], size: tuple[int, int], grey: bool) -> tuple[np.ndarray, list[str]]:
-    """Return uint8 pixels [n, H, W, C] and one line for each file that cannot be read."""
-    pixels = np.zeros((len(files), *size, 1 if grey else 3), dtype=np.uint8)
+    """Return uint8 pixels [n, C, H, W] and one line for each file that cannot be read."""
+    pixels = np.zeros((len(files), 1 if grey else 3, *size), dtype=np.uint8)
     found = [_into(file, pixels[row], grey) for row, (file, _) in enumerate(files)]
     return pixels, [f"{file}: {came}" for (file, _), came in zip(files, found, strict=True) if came]
 
 
 def _into(file: Path, target: np.ndarray, grey: bool) -> str:
-    """Decode and resize one picture into `target` [H, W, C]; return what is wrong with it, or nothing."""
+    """Decode and resize one picture into `target` [C, H, W]; return what is wrong with it, or nothing."""
     from PIL import Image
 
     try:
         image = decode_image(read_bounded(file, _FILE_LIMIT), file.name)
-        height, width, channels = target.shape
+        channels, height, width = target.shape
         flat = image.convert("L" if grey else "RGB").resize((width, height), Image.Resampling.BOX)
-        target[:] = np.asarray(flat).reshape(height, width, channels)
+        target[:] = np.asarray(flat).reshape(height, width, channels).transpose(2, 0, 1)
     except DataError as error:
         return error.came
     except Exception as error:  # conversions of odd modes fail in their own ways

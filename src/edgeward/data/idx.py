@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from edgeward.data.datasets import DATASETS, Pools, Request
 from edgeward.data.files import SourceFile, damaged, read_source
-from edgeward.data.images import unit_interval
+from edgeward.data.images import as_inputs
 from edgeward.data.records import Records
 
 MNIST_ORIGIN: Final = "MNIST (LeCun, Cortes, Burges), the four idx .gz files"
@@ -79,7 +79,7 @@ def _part(
         name = f"{prefix}-{kind}-ubyte.gz"
         file = SourceFile(tuple(f"{folder}/{name}" for folder in folders), table[name], origin)
         arrays.append(parse_idx(read_source(request.root, file), name))
-    return Records.of(unit_interval(arrays[0]), arrays[1], prefix)
+    return Records.of(as_inputs(arrays[0]), arrays[1], prefix)
 
 
 @DATASETS.register("mnist")

@@ -17,18 +17,21 @@ PIXELS: Final = 2**26
 
 
 def channels_first(pixels: UInt8[np.ndarray, "n ..."]) -> np.ndarray:
-    """Return [n, H, W] as [n, 1, H, W] and [n, H, W, C] with 1, 3 or 4 channels last as [n, C, H, W]."""
+    """Return [n, H, W] as [n, 1, H, W] and [n, H, W, C] as [n, C, H, W].
+
+    Of four axes the last one holds the channels where it is 1, 3 or 4 and less than the second one.
+    """
     if pixels.ndim == 3:
         return pixels[:, None]
-    if pixels.ndim == 4 and pixels.shape[-1] in (1, 3, 4) and pixels.shape[1] not in (1, 3, 4):
+    if pixels.ndim == 4 and pixels.shape[3] in (1, 3, 4) and pixels.shape[3] < pixels.shape[1]:
         moved: np.ndarray = pixels.transpose(0, 3, 1, 2)
         return moved
     return pixels
 
 
-def unit_interval(pixels: UInt8[np.ndarray, "n ..."]) -> np.ndarray:
-    """Return channels-first float32 pixels divided by 255."""
-    scaled: np.ndarray = np.ascontiguousarray(channels_first(pixels)).astype(np.float32) / np.float32(255)
+def unit_interval(pixels: UInt8[np.ndarray, "*any"]) -> np.ndarray:
+    """Return float32 pixels divided by 255, in the same layout."""
+    scaled: np.ndarray = np.ascontiguousarray(pixels).astype(np.float32) / np.float32(255)
     return scaled
 
 
@@ -55,5 +58,5 @@ def decode_image(data: bytes, name: str) -> Any:
 def as_inputs(values: Any) -> Any:
     """Return bytes with two or more axes per record as images in [0, 1]; anything else as it came."""
     if isinstance(values, np.ndarray) and values.dtype == np.uint8 and values.ndim >= 3:
-        return unit_interval(values)
+        return unit_interval(channels_first(values))
     return values

@@ -7,7 +7,7 @@ from typing import Final
 from edgeward.core.errors import DataError
 from edgeward.data.datasets import DATASETS, Pools, Request
 from edgeward.data.files import SourceFile, read_source
-from edgeward.data.images import unit_interval
+from edgeward.data.images import as_inputs
 from edgeward.data.npz import read_npz
 from edgeward.data.records import Records
 
@@ -35,6 +35,6 @@ def pneumonia_mnist(request: Request) -> Pools:
             fix=f"get the file again from {_FILE.origin}",
         )
     parts = {
-        p: Records.of(unit_interval(arrays[f"{p}_images"]), arrays[f"{p}_labels"], p) for p in ("train", "val", "test")
+        p: Records.of(as_inputs(arrays[f"{p}_images"]), arrays[f"{p}_labels"], p) for p in ("train", "val", "test")
     }
     return Pools(parts["train"], parts["test"], classes=2, validation=parts["val"])

@@ -21,11 +21,13 @@ from edgeward.core.errors import DataError
 class Records:
     """Inputs x [n, ...] float32 and labels y [n] int64 under one name; n may be 0.
 
+    The digests are computed once: do not write into the tensors.
+
     Guarantee: neither `repr` nor an error of this room shows a value of `x` (tested). The digests are plain hashes of
     private data: whoever holds all records but one can confirm a guess of that one, so share them with that in mind.
 
     >>> Records(torch.zeros(2, 3), torch.tensor([0, 1]), "toy")
-    Records('toy', n=2, shape=(3,), digest=4f3f1b41c27c)
+    Records('toy', n=2, shape=(3,), digest=63c511c682af)
     """
 
     x: Float32[Tensor, "n ..."]
@@ -34,20 +36,7 @@ class Records:
 
     def __post_init__(self) -> None:
         """Refuse other types and unequal lengths, all at once."""
-        problems = []
-        if self.x.dtype != torch.float32 or self.x.ndim < 1:
-            problems.append(f"x is {_describe(self.x)}: expected float32 with the records on the first axis")
-        if self.y.dtype != torch.int64 or self.y.ndim != 1:
-            problems.append(f"y is {_describe(self.y)}: expected int64 with one axis")
-        if self.x.ndim >= 1 and self.y.ndim >= 1 and len(self.x) != len(self.y):
-            problems.append(f"x holds {len(self.x)} records and y {len(self.y)} labels")
-        if problems:
-            raise DataError(
-                f"the records '{self.name}' are malformed",
-                expected="x float32 [n, ...] and y int64 [n] of one length",
-                came="; ".join(problems),
-                fix="build them with `Records.of`, which converts the types",
-            )
+        _check(self.x, self.y, self.name)
 
     @classmethod
     def of(cls, x: Any, y: Any, name: str) -> Records:
@@ -68,6 +57,7 @@ class Records:
         with np.errstate(all="ignore"):
             x32 = torch.from_numpy(np.array(inputs, dtype=np.float32, order="C"))
             y64 = torch.from_numpy(np.array(labels, dtype=np.int64, order="C"))
+        _check(x32, y64, name)
         return cls(x32, y64, name)
 
     def __len__(self) -> int:
@@ -93,11 +83,16 @@ class Records:
                 came=f"{int(rows.min())} to {int(rows.max())}",
                 fix="index the records of this role",
             )
-        return Records(self.x[rows], self.y[rows], self.name if name is None else name)
+        part = Records(self.x[rows], self.y[rows], self.name if name is None else name)
+        if "row_hashes" in vars(self):
+            vars(part)["row_hashes"] = tuple(self.row_hashes[i] for i in rows.tolist())
+        return part
 
     def named(self, name: str) -> Records:
         """Return the same records under another name; tensors are shared."""
-        return Records(self.x, self.y, name)
+        same = Records(self.x, self.y, name)
+        vars(same).update({key: vars(self)[key] for key in ("digest", "row_hashes") if key in vars(self)})
+        return same
 
     @cached_property
     def digest(self) -> str:
@@ -118,6 +113,23 @@ class Records:
         # Adding 0 turns -0 into 0: both are one record to every network.
         rows = _bytes(self.x + 0.0, "<f4").reshape(len(self), -1)
         return tuple(hashlib.blake2b(row.data, digest_size=16).digest() for row in rows)
+
+
+def _check(x: Tensor, y: Tensor, name: str) -> None:
+    problems = []
+    if x.dtype != torch.float32 or x.ndim < 1:
+        problems.append(f"x is {_describe(x)}: expected float32 with the records on the first axis")
+    if y.dtype != torch.int64 or y.ndim != 1:
+        problems.append(f"y is {_describe(y)}: expected int64 with one axis")
+    if x.ndim >= 1 and y.ndim >= 1 and len(x) != len(y):
+        problems.append(f"x holds {len(x)} records and y {len(y)} labels")
+    if problems:
+        raise DataError(
+            f"the records '{name}' are malformed",
+            expected="x float32 [n, ...] and y int64 [n] of one length",
+            came="; ".join(problems),
+            fix="give one label for each record; `Records.of` converts the types",
+        )
 
 
 def _describe(tensor: Tensor) -> str:

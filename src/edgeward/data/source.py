@@ -10,6 +10,7 @@ from edgeward.core.errors import ConfigError, DataError, unknown_name
 from edgeward.core.randomness import Seed
 from edgeward.data.csv_source import from_csv
 from edgeward.data.datasets import DATASETS, load
+from edgeward.data.files import is_file, is_folder
 from edgeward.data.folder_source import from_image_folder
 from edgeward.data.npz_source import from_npz
 from edgeward.data.splits import Splits
@@ -31,8 +32,8 @@ def load_source(
     """Return the splits of the source named by `text`.
 
     A key of `DATASETS` is loaded from `root` (or EDGEWARD_DATA); `*.npz`, `*.csv` (needs `label`; leaves
-    out the columns `ignore`) and folders of pictures (resized to `size`, one channel if `grey`) are the user's own. The
-    options may come from a job file as they are: wrong types are reported like wrong values. `train` and `holdout` limit the two roles.
+    out the columns `ignore`) and folders of pictures (resized to `size`, one channel if `grey`) are the user's own.
+    `train` and `holdout` limit the two roles. Options may come from a job file as they are: wrong types are reported.
 
     Raises `ConfigError` with the nearest name for anything else, `DataError` as the loaders do.
     """
@@ -55,7 +56,7 @@ def load_source(
         return from_csv(
             _existing(path), label=label, ignore=ignore, seed=seed, canaries=canaries, train=train, holdout=holdout
         )
-    if _is_folder(path):
+    if is_folder(path):
         sides = (size[0], size[1])
         return from_image_folder(
             path, seed=seed, size=sides, grey=grey, canaries=canaries, train=train, holdout=holdout
@@ -64,7 +65,7 @@ def load_source(
         raise DataError(
             f"no data at {text!r}",
             expected="an existing .npz, .csv or folder of pictures, or a data set's name: " + ", ".join(DATASETS),
-            came="another kind of file" if path.is_file() else "no such file or folder",
+            came="another kind of file" if is_file(path) else "no such file or folder",
             fix="check the path",
         )
     raise unknown_name("data set", text, DATASETS)
@@ -91,14 +92,7 @@ def _check_options(canaries: Any, train: Any, holdout: Any, label: Any, ignore: 
         raise ConfigError("the options of the data source cannot be used:\n    " + "\n    ".join(found))
 
 
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
 def _existing(path: Path) -> Path:
-    if _is_folder(path):
+    if is_folder(path):
         raise DataError(f"{str(path)!r} is a folder", expected="a file", came="a folder", fix="name the file itself")
     return path

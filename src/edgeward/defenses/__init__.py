@@ -3,3 +3,4 @@
 from edgeward.defenses.distillation import CrossFitDistillation as CrossFitDistillation
 from edgeward.defenses.dp_sgd import DpSgd as DpSgd
 from edgeward.defenses.early_stopping import EarlyStopping as EarlyStopping
+from edgeward.defenses.input_noise import InputNoise as InputNoise

@@ -40,7 +40,8 @@ class CrossFitDistillation(Part):
     `teachers` is K and `excluded` is L: each record is held out of exactly L teachers and labelled by the mean of those
     L (L = 0: by all, who all saw it). `alpha` weighs the record's own label, `temperature` softens both sides.
     `transfer` is "private" (the training records) or "reference" (records nobody needs to protect, given as
-    `reference`). `grouped` are fold groups.
+    `reference`). `grouped` are fold groups. `lesson` are
+    further parts of the teachers' training.
 
     Presets: Gecko's teacher is (1, 0), KCD (n, 1), SELENA (25, 10), DMP (1, 0, transfer="reference").
     Guarantee: no teacher that labels a record was trained on it when L >= 1 (by construction); what still leaks
@@ -62,6 +63,7 @@ class CrossFitDistillation(Part):
     schedule: Schedule | None = None
     reference: Float[Tensor, "r ..."] | None = None
     grouped: Int[Tensor, " n"] | None = None
+    lesson: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse folds that cannot be."""
@@ -109,7 +111,7 @@ class CrossFitDistillation(Part):
             memory={},
             epoch=0,
         )
-        fit(teacher, lesson, [CrossEntropy()])
+        fit(teacher, lesson, [CrossEntropy(), *self.lesson])
         return (teacher.logits(records) / self.temperature).softmax(-1)
 
     def loss(self) -> Loss:

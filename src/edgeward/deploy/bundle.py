@@ -43,8 +43,8 @@ def write_bundle(
 
     `artefact` is the file of `backend` ("onnx" or "packed") that was measured; it goes to `device/`. `vectors` are
     inputs that are no records of any split, with the artefact's answers (`Vectors.answered_by`). `report` becomes
-    report.json, `card` CARD.md, `extras` further files by path. Of `network` only the digest is written; `classes`, where
-    given, must be the width of the logits. The same arguments give the same bytes.
+    report.json, `card` CARD.md, `extras` further files by path. Of `network` only the digest is written; `classes`,
+    where given, must be the width of the logits. The same arguments give the same bytes.
 
     Guarantee: `directory` holds a complete, verified bundle or what it held before. A folder that is not a bundle, or
     a bundle with files added to it, is never overwritten. Raises: `ConfigError`; `VerificationFailed` when the

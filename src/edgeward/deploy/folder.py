@@ -47,14 +47,14 @@ def read_file(root: Path, path: str, most: int) -> bytes:
 
 
 def listing(root: Path) -> list[str]:
-    """Return every file below `root`; links, special files, empty and bottomless folders are refused."""
+    """Return every file below `root`, and every empty folder with a slash; links and special files are refused."""
     found: list[str] = []
     pending = [root]
     while pending:
         folder = pending.pop()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         if not entries and folder != root:
-            raise failed(f"{folder.relative_to(root).as_posix()} is an empty folder that no manifest lists")
+            found.append(f"{folder.relative_to(root).as_posix()}/")
         for entry in entries:
             name = Path(entry.path).relative_to(root).as_posix()
             if entry.is_symlink() or not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):

@@ -44,6 +44,7 @@ class Draft:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     names: dict[fx.Node, str | list[str]] = field(default_factory=dict)
     stored: dict[fx.Node, Stored] = field(default_factory=dict)
+    stored_parts: dict[fx.Node, list[Stored]] = field(default_factory=dict)
     moved: dict[fx.Node, int] = field(default_factory=dict)
 
     def batch_axis(self, node: fx.Node) -> int:
@@ -97,6 +98,13 @@ class Call:
         if self.draft.batch_axis(argument) != 0:
             raise NoPlace(BATCH_FIRST)
         return self.named(argument)
+
+    def image(self, name: str) -> str:
+        """Return the name of a value argument of shape [C, H, W]."""
+        value = self.value(name)
+        if len(self.shape(value)) != 3:
+            raise NoPlace("use records [C, H, W] here")
+        return value
 
     def named(self, argument: Any) -> str:
         """Return the name of the value an fx node stands for, wherever its traced tensor has the batch."""

@@ -103,10 +103,7 @@ def _exported(module: nn.Module, records: Tensor) -> ExportedProgram:
         with warnings.catch_warnings(), torch.no_grad():
             # torch.export warns about its own internals.
             warnings.simplefilter("ignore")
-            program = torch.export.export(module, (records,), dynamic_shapes=({0: Dim.DYNAMIC},))
-            # An empty table makes the program functional (no in-place operators) and keeps layers whole.
-            functional: ExportedProgram = program.run_decompositions({})
-            return functional
+            return torch.export.export(module, (records,), dynamic_shapes=({0: Dim.DYNAMIC},))
     except Exception as error:
         raise _export_error(error) from error
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -55,13 +53,17 @@ def remove_identities(network: Network) -> Network:
 
     Guarantee: equal outputs, bit for bit.
     """
-    gone = []
-    for node in network.nodes:
-        produced = network.producer(node.inputs[0]) if node.inputs else None
-        doubled = network.outputs.count(node.output) and (produced is None or node.inputs[0] in network.outputs)
-        if _neutral(network, node) and not doubled:
-            gone.append(node.name)
-    return bypass(network, gone) if gone else replace(network)
+    for name in [node.name for node in network.nodes]:
+        node = network.node(name)
+        if _neutral(network, node) and not _needed_output(network, node):
+            network = bypass(network, [name])
+    return network
+
+
+def _needed_output(network: Network, node: Node) -> bool:
+    """Return whether `node` gives an output that its source, an input or another output, cannot give."""
+    source = node.inputs[0]
+    return node.output in network.outputs and (source in network.inputs or source in network.outputs)
 
 
 def _neutral(network: Network, node: Node) -> bool:

@@ -44,7 +44,7 @@ def peak_activation_bytes(network: Network, bytes_per_element: float | Callable[
     for step, node in enumerate(network.nodes):
         alive.add(buffer[node.output])
         table.append((node.name, float(sum(held[b] for b in alive))))
-        alive = {b for b in alive if last[b] > step}
+        alive = {b for b in alive if last.get(b, -1) > step}
     peak = max(table, key=lambda row: row[1], default=("", float(sum(held.values()))))
     return LivenessPlan(peak[1], peak[0], tuple(table))
 

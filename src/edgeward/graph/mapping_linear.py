@@ -35,7 +35,7 @@ def window(call: Call) -> dict[str, Any]:
 
 def _conv2d(call: Call) -> str:
     tensors = {"weight": call.stored("weight"), "bias": call.optional("bias")}
-    return call.emit("conv2d", (call.value("input"),), window(call), tensors=tensors)
+    return call.emit("conv2d", (call.image("input"),), window(call), tensors=tensors)
 
 
 def _conv2d_named_padding(call: Call) -> str:
@@ -47,7 +47,7 @@ def _conv2d_named_padding(call: Call) -> str:
         raise NoPlace("use an odd kernel with padding='same', or pad explicitly with F.pad")
     padding = (totals[0] // 2, totals[1] // 2) if same else (0, 0)
     settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": int(call.get("groups", 1))}
-    return call.emit("conv2d", (call.value("input"),), settings, tensors={"weight": weight, "bias": bias})
+    return call.emit("conv2d", (call.image("input"),), settings, tensors={"weight": weight, "bias": bias})
 
 
 def _linear(call: Call) -> str:

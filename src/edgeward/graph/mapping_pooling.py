@@ -25,18 +25,18 @@ def _pool(call: Call) -> dict[str, Any]:
 
 def _max_pool2d(call: Call) -> str:
     settings = {**_pool(call), "dilation": pair(call.get("dilation", 1))}
-    return call.emit("max_pool2d", (call.value("self"),), settings)
+    return call.emit("max_pool2d", (call.image("self"),), settings)
 
 
 def _avg_pool2d(call: Call) -> str:
     if call.get("divisor_override") is not None:
         raise NoPlace("leave divisor_override out and scale the result")
     settings = {**_pool(call), "count_pad": bool(call.get("count_include_pad", True))}
-    return call.emit("avg_pool2d", (call.value("self"),), settings)
+    return call.emit("avg_pool2d", (call.image("self"),), settings)
 
 
 def _adaptive_avg_pool2d(call: Call) -> str:
-    return call.emit("adaptive_avg_pool2d", (call.value("self"),), {"output": call.result_shape()[-2:]})
+    return call.emit("adaptive_avg_pool2d", (call.image("self"),), {"output": call.result_shape()[-2:]})
 
 
 def _mean(call: Call) -> str:

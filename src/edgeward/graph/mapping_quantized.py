@@ -31,7 +31,7 @@ def _binary_linear(call: Call) -> str:
 
 
 def _binary_conv2d(call: Call) -> str:
-    return call.emit("binary_conv2d", (call.value("x"),), window(call), tensors=_binary_tensors(call))
+    return call.emit("binary_conv2d", (call.image("x"),), window(call), tensors=_binary_tensors(call))
 
 
 def _quantized_linear(call: Call) -> str:
@@ -40,7 +40,7 @@ def _quantized_linear(call: Call) -> str:
 
 def _quantized_conv2d(call: Call) -> str:
     settings = {**window(call), **_bits(call)}
-    return call.emit("quantized_conv2d", (call.value("x"),), settings, tensors=_quantized_tensors(call))
+    return call.emit("quantized_conv2d", (call.image("x"),), settings, tensors=_quantized_tensors(call))
 
 
 QUANTIZED: Mapping[Any, Rule] = {

@@ -12,8 +12,9 @@ from torch import Tensor
 from edgeward.core.errors import ModelError
 from edgeward.graph.operators import OPERATORS
 
-CONSTANT = "constant."
-FOLDED = "folded."
+# A colon keeps these apart from every path of modules and tensors.
+CONSTANT = "constant:"
+FOLDED = "folded:"
 
 
 @final
@@ -66,8 +67,8 @@ class Network:
     """A typed layer graph: nodes in topological order, their values, and the tensors they hold.
 
     `tensors` has the state-dict keys of the captured module, so that `with_tensors` swaps in a sibling's weights
-    (a shadow model of the same architecture) without a new capture. Two prefixes are reserved: "constant." for tensors
-    that belong to the program and not to the state (they stay in a swap), "folded." for tensors computed from the state
+    (a shadow model of the same architecture) without a new capture. Two prefixes are reserved: "constant:" for tensors
+    that belong to the program and not to the state (they stay in a swap), "folded:" for tensors computed from the state
     (they forbid a swap). `parameters` are the keys that training may change.
     """
 

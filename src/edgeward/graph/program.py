@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from edgeward.core.errors import ModelError, UnsupportedOperators
 from edgeward.graph.call import Call, Draft, NoPlace, Rule, Stored, record_shape
+from edgeward.graph.evaluate import evaluate
 from edgeward.graph.hints import hint
 from edgeward.graph.mapping_elementwise import ELEMENTWISE
 from edgeward.graph.mapping_layout import LAYOUT
@@ -24,16 +26,31 @@ from edgeward.graph.network import CONSTANT, FOLDED, Network, Node, Value
 
 RULES: Mapping[Any, Rule] = {**LINEAR, **QUANTIZED, **NORMALIZATION, **ELEMENTWISE, **POOLING, **LAYOUT}
 INPUT = "input"
+_aten = torch.ops.aten
+# Of a stored tensor, these give the same tensor where the shape stays: its key in the state survives them.
+_UNCHANGED = frozenset(
+    {
+        _aten.alias.default,
+        _aten.clone.default,
+        _aten.contiguous.default,
+        _aten.detach.default,
+        _aten.expand.default,
+        _aten.lift_fresh_copy.default,
+        _aten.view.default,
+    }
+)
 
 
 def capture_program(program: ExportedProgram) -> Network:
     """Translate an exported program with one input and a dynamic batch axis; nothing is executed but its constants.
 
-    The program must be functional (`run_decompositions({})`), as `torch.export.load` followed by that call gives it.
+    The way in for a model that arrives as a .pt2 file: `capture_program(torch.export.load(path))`. The program must
+    have been exported in eval mode.
 
     Raises: `UnsupportedOperators` with all operators that have no place, `ModelError` for more than one input, for
     state that changes at inference, and for a fixed batch size.
     """
+    program = _functional(program)
     draft = Draft()
     _refuse_mutation(program)
     parameters = _placeholders(program, draft)
@@ -46,6 +63,23 @@ def capture_program(program: ExportedProgram) -> Network:
     outputs = _outputs(program, draft)
     trainable = frozenset(key for key in draft.tensors if key in parameters)
     return Network((INPUT,), outputs, tuple(draft.nodes), draft.values, draft.tensors, trainable)
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """Return the program without in-place operators and with its layers whole: the decomposition by an empty table."""
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            # torch.export warns about its own internals.
+            warnings.simplefilter("ignore")
+            functional: ExportedProgram = program.run_decompositions({})
+    except Exception as error:
+        raise ModelError(
+            "the exported program cannot be made functional",
+            expected="a program as torch.export.export returns it",
+            came=f"{type(error).__name__}: {str(error)[:200]}",
+            fix="export the module again in eval mode with this version of torch",
+        ) from error
+    return functional
 
 
 def _refuse_mutation(program: ExportedProgram) -> None:
@@ -135,7 +169,9 @@ def _is_tensor(node: fx.Node) -> bool:
 def _part_of(node: fx.Node, draft: Draft) -> None:
     whole: Any = node.args[0]
     index: Any = node.args[1]
-    if whole in draft.names:
+    if whole in draft.stored_parts:
+        draft.stored[node] = draft.stored_parts[whole][index]
+    elif whole in draft.names:
         parts = draft.names[whole]
         if isinstance(parts, str) or index >= len(parts):
             raise NoPlace("use the first result only")
@@ -155,43 +191,15 @@ def _enter_stored(node: fx.Node, draft: Draft) -> None:
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         raise NoPlace("draw no random numbers at inference")
     sources = [draft.stored[n] for n in node.all_input_nodes if _is_tensor(n)]
-    result = _evaluate(node, draft)
-    if not isinstance(result, Tensor):
-        raise NoPlace("use operators with one result on parameters")
-    if _depends_on_batch(node.meta["val"]):
-        if not bool((result[:1] == result[1:]).all()):
-            raise NoPlace("let no value depend on the batch size")
-        result = result[:1]
-    same = [
-        s for s in sources if s.tensor.numel() == result.numel() and torch.equal(s.tensor.flatten(), result.flatten())
-    ]
-    if same and same[0].tensor.shape == result.shape:
-        draft.stored[node] = same[0]
-        return
     derived = any(not s.key.startswith(CONSTANT) for s in sources)
-    draft.stored[node] = Stored(f"{FOLDED if derived else CONSTANT}{node.name}", result)
-
-
-def _depends_on_batch(result: Tensor) -> bool:
-    if not any(isinstance(extent, torch.SymInt) for extent in result.shape):
-        return False
-    record_shape(result)
-    return True
-
-
-def _evaluate(node: fx.Node, draft: Draft) -> Any:
-    """Run a call on its stored tensors, with a batch of two where a size asks for one."""
-
-    def real(argument: fx.Node) -> Any:
-        if argument in draft.stored:
-            return draft.stored[argument].tensor
-        size = argument.meta["val"]
-        return int(size.node.expr.subs(dict.fromkeys(size.node.expr.free_symbols, 2)))
-
-    arguments = fx.map_arg(node.args, real)
-    options = fx.map_arg(node.kwargs, real)
-    with torch.no_grad():
-        return node.target(*arguments, **options)  # type: ignore[operator]
+    prefix = FOLDED if derived else CONSTANT
+    result = evaluate(node, draft)
+    if not isinstance(result, Tensor):
+        draft.stored_parts[node] = [Stored(f"{prefix}{node.name}.{i}", part) for i, part in enumerate(result)]
+    elif node.target in _UNCHANGED and sources[0].tensor.shape == result.shape:
+        draft.stored[node] = sources[0]
+    else:
+        draft.stored[node] = Stored(f"{prefix}{node.name}", result)
 
 
 def _outputs(program: ExportedProgram, draft: Draft) -> tuple[str, ...]:

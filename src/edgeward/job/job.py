@@ -138,12 +138,15 @@ class Job:
 
         if self.recipes is None:
             return None
-        found, problems = [], []
-        for choice in self.recipes:
+
+        def tried(choice: RecipeChoice) -> Recipe | ConfigError:
             try:
-                found.append(resolve({"name": choice.name, **choice.settings}))
+                return resolve({"name": choice.name, **choice.settings})
             except ConfigError as error:
-                problems.append(error)
+                return error
+
+        found = [tried(choice) for choice in self.recipes]
+        problems = [error for error in found if isinstance(error, ConfigError)]
         if len(problems) == 1:
             raise problems[0]
         if problems:
@@ -153,20 +156,23 @@ class Job:
                 came=", ".join(choice.name for choice in self.recipes),
                 fix="; ".join(error.fix for error in problems),
             )
-        return found
+        return [recipe for recipe in found if not isinstance(recipe, ConfigError)]
 
     def run(self, watcher: Watcher | None = None, *, audit_only: bool = False) -> Protected:
-        """Run the job: `protect`, or `audit` when only the leakage is asked for.
+        """Run the job: `protect`, or `audit` when only the leakage is asked for, which no budget may cut short.
 
         The resolved job is written to `job.toml` in the output folder before the first step.
         Raises what `protect` raises.
         """
+        from edgeward.audit import audit
+        from edgeward.protect import protect
+
         recipes, factory, splits = self.recipe_objects(), self.factory(), self.splits()
         plain = self.to_json()
         arguments: dict[str, Any] = {
             "data": splits,
             "device": located(self.device, self.root),
-            "budget": self.budget,
+            "budget": Budget() if audit_only else self.budget,
             "threats": self.threats,
             "workdir": self.output,
             "seed": self.seed,
@@ -176,16 +182,12 @@ class Job:
         }
         self.write(self.output / "job.toml")
         if audit_only:
-            from edgeward.audit import audit
-
             return audit(factory, recipes=("none",) if recipes is None else recipes, **arguments)
-        from edgeward.protect import protect
-
         return protect(factory, recipes=recipes, search=self.search, **arguments)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain form, with the keys of the job file."""
-        model = {"net": self.model.net, "source": self.model.source, "weights": self.model.weights}
+        model: dict[str, Any] = {"net": self.model.net, "source": self.model.source, "weights": self.model.weights}
         if self.model.weights:
             model = {**model, "weights_are_independent": self.model.weights_are_independent}
         data = {"source": self.data.source, "canaries": self.data.canaries, **self.data.options}

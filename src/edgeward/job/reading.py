@@ -125,7 +125,9 @@ DATA_OPTIONS: Mapping[str, tuple[type, ...]] = {
     "train": (int,),
     "holdout": (int,),
     "label": (str,),
+    "ignore": (list,),
     "size": (list,),
+    "grey": (bool,),
     "root": (str,),
 }
 """The options of `data.load_source` that a job file may give."""

@@ -20,7 +20,7 @@ else:
 def parse_toml(text: str, *, name: str) -> dict[str, Any]:
     """Parse TOML, or raise a `ConfigError` with the line and column."""
     try:
-        return tomllib.loads(text)
+        document: dict[str, Any] = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise ConfigError(
             f"'{name}' is not TOML",
@@ -28,6 +28,7 @@ def parse_toml(text: str, *, name: str) -> dict[str, Any]:
             came=str(error)[:200],
             fix="check quotes, brackets and equals signs at that place",
         ) from error
+    return document
 
 
 @final

@@ -52,10 +52,13 @@ def read_archive(path: Path) -> ExportedProgram:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.load(io.BytesIO(_repack({n: _cleaned(n, c) for n, c in parts.items()})))
-            return program.run_decompositions({})
+            program: ExportedProgram = torch.export.load(
+                io.BytesIO(_repack({n: _cleaned(n, c) for n, c in parts.items()}))
+            )
+            functional: ExportedProgram = program.run_decompositions({})
     except Exception as error:
         raise _broken(path, error) from error
+    return functional
 
 
 def _broken(path: Path, error: Exception) -> ModelError:

@@ -119,7 +119,7 @@ def _registered(text: str, arguments: Mapping[str, Any]) -> Factory:
 def _bind(function: Callable[..., Any], arguments: Mapping[str, Any], spec: str) -> Factory:
     """Fix the arguments of `function`, after every unknown and missing one is reported together."""
     try:
-        parameters = inspect.signature(function).parameters
+        parameters = dict(inspect.signature(function).parameters)
     except (TypeError, ValueError):
         parameters = {}
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -44,7 +44,7 @@ def _measured_claim(strongest: AttackResult, threat: MembershipInference) -> Cla
         f"{strongest.name} reaches TPR {strongest.tpr_at_1pct.value:.1%} at 1 % FPR "
         f"[{strongest.tpr_at_1pct.low:.1%}, {strongest.tpr_at_1pct.high:.1%}] over {strongest.negatives} non-members"
     )
-    who = f"holder of the shipped model with {threat.access} access and {threat.shadows - 1} shadow models of the same recipe"
+    who = f"holder of the model, {threat.access} access, {threat.shadows - 1} shadow models of the same recipe"
     what = f"strongest of the attacks run, {threat.protocol} protocol, thresholds read off the pooled ROC"
     return Claim("training records", who, statement, "measured", what)
 

@@ -11,7 +11,7 @@ from edgeward.train.population import Factory
 from edgeward.train.task import Task, Trained
 from edgeward.transforms.quantize import PostTraining, QuantizeAware, calibrate
 from edgeward.transforms.transfer import transfer
-from edgeward.transforms.transform import refresh, transform_population
+from edgeward.transforms.transform import FreshScales, refresh, transform_population
 
 
 @RECIPES.register("int8")
@@ -66,7 +66,7 @@ class QuantizationAware(Recipe):
         transfer(dense, population)
         base = self.schedule or task.schedule
         context = task.context(factory, "quantized", replace(base, epochs=max(1, base.epochs // 2), rate=base.rate / 2))
-        population, claims = task.stage("quantized", population, context, [CrossEntropy()])
+        population, claims = task.stage("quantized", population, context, [CrossEntropy(), FreshScales()])
         refresh(population)
         return Trained(population, factory, claims, trainings=2)
 

@@ -67,7 +67,7 @@ def resolve(spec: str | Recipe | Mapping[str, Any]) -> Recipe:
     """
     if isinstance(spec, Recipe):
         return spec
-    table = {"name": spec} if isinstance(spec, str) else dict(spec)
+    table: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
     if "name" not in table:
         raise ConfigError("a recipe table needs a name", expected='name = "gecko:crossfit"', came=str(sorted(table)))
     slug, _, preset = str(table.pop("name")).partition(":")

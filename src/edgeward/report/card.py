@@ -115,7 +115,10 @@ def _metrics(candidate: Mapping[str, Any]) -> list[tuple[str, str, float | None]
 def _summary(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
     device, data = escape(_device(report)), escape(report["data"].get("name", "unnamed data"))
     records, budget = records_verdict(report, candidate), budget_verdict(report, candidate)
-    standing = tables.standing(candidate)
+    alone = len(report["candidates"]) == 1
+    standing = (
+        "measured on its own" if alone else f"{tables.standing(candidate)} among {len(report['candidates'])} candidates"
+    )
     return "\n".join(
         [
             f"A classifier made by the recipe {escape(candidate['recipe'])} for {device}, trained on {data}; "

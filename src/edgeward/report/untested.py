@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeward.report.verdict import gap_attack, unclaimed_assets
-from edgeward.report.wording import count, finite
+from edgeward.report.wording import clean, count, finite
 
 _RULE = 10
 _LEVELS = ((0.01, "1 %"), (0.001, "0.1 %"))
@@ -17,7 +17,7 @@ def not_tested(report: Mapping[str, Any], candidate: Mapping[str, Any] | None) -
     found = [] if report["finished"] else ["The run was not finished: candidates may be missing."]
     found += [f"Recipe {entry['recipe']} failed and was not measured." for entry in report["failed"]]
     if candidate is not None:
-        found += _assets(candidate) + _attacks(report, candidate) + _costs(candidate)
+        found += _assets(candidate) + _attacks(report, candidate) + _named(candidate) + _costs(candidate)
     return tuple(found)
 
 
@@ -41,6 +41,9 @@ def _attacks(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[st
     if finite(strongest["realistic_tpr_at_1pct"]) is None:
         found.append("The realistic threshold, chosen without seeing the target: rates are read off the pooled ROC.")
     found += _access(report)
+    found.append(
+        "Dependence of trials: one record is tried on several models, the intervals take trials as independent."
+    )
     negatives = strongest["negatives"]
     found += [
         f"A false-positive rate of {name} with confidence: it needs about {count(_RULE / level)} non-member trials, "
@@ -49,6 +52,12 @@ def _attacks(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[st
         if negatives < _RULE / level
     ]
     return found
+
+
+def _named(candidate: Mapping[str, Any]) -> list[str]:
+    """Return what the measurement itself names as untested, under `untested` of its extra values."""
+    named = candidate["extra"].get("untested", [])
+    return [f"{clean(text)[:1].upper()}{clean(text)[1:]}." for text in named] if isinstance(named, list) else []
 
 
 def _access(report: Mapping[str, Any]) -> list[str]:

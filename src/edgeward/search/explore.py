@@ -49,7 +49,7 @@ def foreseen_violations(budget: Budget, cost: Cost) -> list[str]:
 
 
 def explore(
-    proposals: Sequence[Proposal], budget: Budget, watcher: Watcher, on_measured: Callable[[Frontier], None]
+    proposals: Sequence[Proposal], budget: Budget, watcher: Watcher, on_measured: Callable[[Frontier], object]
 ) -> tuple[Frontier, tuple[Failure, ...]]:
     """Measure the proposals in order and return the frontier with the failures.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -98,7 +99,8 @@ def _epoch(
 ) -> float:
     device = next(iter(population.params.values())).device
     total = 0.0
-    for batch in batches(context, device):
+    for drawn in batches(context, device):
+        batch = reduce(lambda b, part: part.augment(context, b), parts, drawn)
         logits = population.forward(batch.x, training=True, per_model=True)
         loss = sum((weighted_mean(f(logits, batch, context), batch.weight) for f in losses), start=torch.zeros(()))
         opt.zero_grad()

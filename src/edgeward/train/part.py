@@ -106,6 +106,10 @@ class Part(ABC):
     def prepare(self, context: Context, population: Population) -> None:  # noqa: B027
         """Do what must happen once before the first step (train teachers, compute masks)."""
 
+    def augment(self, context: Context, batch: Batch) -> Batch:
+        """Change a training batch; draws come from torch's global generator, which the loop seeds per epoch."""
+        return batch
+
     def loss(self) -> Loss | None:
         """Return a per-sample loss [S, B] to add, or None; a list of parts must give at least one."""
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -15,7 +16,7 @@ from edgeward.attacks.membership.gap import Gap
 from edgeward.attacks.metrics import Curve, auc, transferred
 from edgeward.attacks.oracle import Oracle, offers
 from edgeward.attacks.signals import Signals
-from edgeward.core.errors import DataError
+from edgeward.core.errors import ConfigError, DataError
 from edgeward.core.measurement import AttackResult
 from edgeward.core.threat import Access
 
@@ -89,7 +90,7 @@ def audit(
     `limit` caps the shadow models used per point. Returns one `AttackResult` per attack.
     Guarantee: measured, a lower bound: another attack may do better.
     Cost: no model runs; S fits per attack, vectorised over points.
-    Raises: `DataError` for fewer than 4 siblings, `ConfigError` for an unknown access.
+    Raises: `DataError` for fewer than 4 siblings, `ConfigError` for an unknown access or a name that occurs twice.
     """
     if len(signals) < 4:
         raise DataError(
@@ -98,8 +99,17 @@ def audit(
             came=f"{len(signals)}",
             fix="train at least 4 models with balanced membership; 16 or more for usable intervals",
         )
-    chosen = {Gap().name: Gap(), **{a.name: a for a in (ATTACKS.values() if attacks is None else attacks)}}
-    allowed = [attack for attack in chosen.values() if offers(access, attack.access)]
+    chosen = list(ATTACKS.values() if attacks is None else attacks)
+    chosen += [] if any(isinstance(attack, Gap) for attack in chosen) else [Gap()]
+    twice = sorted(name for name, count in Counter(attack.name for attack in chosen).items() if count > 1)
+    if twice:
+        raise ConfigError(
+            "two attacks of one audit share a name",
+            expected="one setting of each attack",
+            came=", ".join(twice),
+            fix="audit the settings one after the other",
+        )
+    allowed = [attack for attack in chosen if offers(access, attack.access)]
     results = []
     for attack in allowed:
         scores = leave_one_out(signals, attack, access=access, limit=limit, adaptive=adaptive)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, final
 from jaxtyping import Float64
 from torch import Tensor
 
-from edgeward.attacks.attack import Attack, Points, Rule, enlist, observe
+from edgeward.attacks.attack import Attack, Points, Rule, enlist, observe, require_one_of
 from edgeward.attacks.membership.rmia import log_mean_exp
 from edgeward.attacks.oracle import Oracle
 from edgeward.attacks.signals import Knowledge
@@ -30,6 +30,10 @@ class BASE(Attack):
     mode: Literal["online", "offline"] = "online"
     temperature: float = 2.0
     weight: float = 0.33
+
+    def __post_init__(self) -> None:
+        """Refuse unknown modes."""
+        require_one_of("BASE mode", self.mode, ("online", "offline"))
 
     @property
     def name(self) -> str:

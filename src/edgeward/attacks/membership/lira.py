@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, final
 from jaxtyping import Float64
 from torch import Tensor
 
-from edgeward.attacks.attack import Attack, Points, Rule, enlist, observe
+from edgeward.attacks.attack import Attack, Points, Rule, enlist, observe, require_one_of
 from edgeward.attacks.membership.moments import Moments
 from edgeward.attacks.oracle import Oracle
 from edgeward.attacks.signals import Knowledge
@@ -36,6 +36,11 @@ class LiRA(Attack):
 
     mode: Literal["online", "offline"] = "online"
     variance: Literal["fixed", "record"] = "fixed"
+
+    def __post_init__(self) -> None:
+        """Refuse unknown variants."""
+        require_one_of("LiRA mode", self.mode, ("online", "offline"))
+        require_one_of("LiRA variance", self.variance, ("fixed", "record"))
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from edgeward.attacks.attack import Attack, Points, Rule, enlist, observe
+from edgeward.attacks.attack import Attack, Points, Rule, enlist, observe, require_one_of
 from edgeward.attacks.oracle import Oracle
 from edgeward.attacks.signals import Knowledge
 from edgeward.attacks.statistics import evaluate
@@ -67,6 +67,7 @@ class RMIA(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings outside the definition."""
+        require_one_of("RMIA mode", self.mode, ("online", "offline"))
         if not (self.gamma > 0 and 0 <= self.a <= 1 and self.temperature > 0):
             raise ConfigError(
                 "RMIA's settings are out of range",

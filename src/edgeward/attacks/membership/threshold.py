@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from edgeward.attacks.attack import Attack, Points, Rule, enlist, observe
+from edgeward.attacks.attack import Attack, Points, Rule, enlist, observe, require_one_of
 from edgeward.attacks.oracle import Oracle
 from edgeward.attacks.signals import Knowledge
+from edgeward.attacks.statistics import STATISTICS
 from edgeward.core.threat import Access
 
 
@@ -32,6 +33,10 @@ class Threshold(Attack):
 
     statistic: str = "loss"
     per_class: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse unknown statistics."""
+        require_one_of("statistic", self.statistic, STATISTICS)
 
     @property
     def name(self) -> str:
