@@ -109,6 +109,11 @@ def test_all_unknown_keys_and_wrong_types_come_together():
         (SMALLEST + "size = [3]\n", "two whole numbers"),
         (SMALLEST + "roots = 'x'\n", "did you mean 'root'"),
         (SMALLEST + "[[threats]]\nthreat = 'extraction'\n", "expected one of membership"),
+        (SMALLEST + "[[threats]]\naccess = 'labels'\n", "expected one of label, confidence"),
+        (SMALLEST + "[[threats]]\nprotocol = 'all'\n", "expected one of canaries, population"),
+        (SMALLEST + "[train]\noptimizer = 'adamw'\n", "expected one of adam, sgd"),
+        (SMALLEST + "[train]\nepochs = 0\n", "at least 1"),
+        (SMALLEST + "[train]\nrate = nan\n", "a positive number"),
         (SMALLEST + "[[threats]]\nshadows = 3\n", "even number"),
         (SMALLEST + "[budget]\nfile_bytes = '64 apples'\n", "not a quantity"),
         ("this is not toml", "not TOML"),
@@ -187,6 +192,7 @@ plain = st.recursive(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text(), plain, max_size=5))
 def test_what_is_written_is_read_back(table):
     text = toml_table("[t]", table)
@@ -194,7 +200,7 @@ def test_what_is_written_is_read_back(table):
     assert parse_toml(f"v = {toml_value(table)}", name="v")["v"] == table
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_damaged_job_is_a_config_error(data):
     text = data.draw(st.sampled_from([SMALLEST, WHOLE, demo_job().to_toml()]))

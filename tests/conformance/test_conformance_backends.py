@@ -1,25 +1,19 @@
-"""Every backend equals the reference interpreter within its declared error, over the operator table and drawn shapes."""
-
-import functools
+"""Every backend equals the reference interpreter within its declared error: operator table and drawn shapes."""
 
 import numpy as np
 import pytest
 import torch
-from backends.operator_table import CASES, BinaryConv2d, BinaryLinear, QuantizedConv2d, QuantizedLinear
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from backends.operator_table import CASES, BinaryConv2d, BinaryLinear, QuantizedConv2d, QuantizedLinear
+from conformance.captured import captured
 from edgeward.backends import BACKENDS, choose_backend
 from edgeward.backends.cleartext.packed import PackedExecutable
 from edgeward.backends.cleartext.reference import ReferenceExecutable
 from edgeward.core.errors import DataError, ModelError
 from edgeward.graph import capture
-
-
-@functools.lru_cache(maxsize=None)
-def captured(case):
-    return capture(case.module, case.input_shape)
 
 
 def records(shape, count, seed):
@@ -113,7 +107,7 @@ def narrow_layers(draw):
         return QuantizedConv2d(inputs, outputs * groups, bits, activations, groups), (inputs, *size)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.one_of(convolutions(), pools(), narrow_layers()), st.integers(0, 999))
 def test_backends_equal_reference_on_drawn_layers(drawn, seed):
     module, shape = drawn

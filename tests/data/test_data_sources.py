@@ -182,6 +182,14 @@ def test_csv_problems_are_listed_without_cells(tmp_path, change, part):
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
+def test_csv_without_classes_or_features_is_refused(tmp_path):
+    path = write(tmp_path / "t.csv", table(1100))
+    with pytest.raises(DataError, match="1100 different values in 1100 rows"):
+        from_csv(path, label="age", canaries=9, seed=Seed(0))
+    with pytest.raises(DataError, match="0 features"):
+        from_csv(path, label="ok", ignore=["age", "town"], canaries=9, seed=Seed(0))
+
+
 def test_csv_label_is_asked_for_and_suggested(tmp_path):
     path = write(tmp_path / "t.csv", [["age", "town", "income"], *table()[1:]])
     with pytest.raises(ConfigError, match="label = 'column name'"):

@@ -10,18 +10,7 @@ from torch import nn
 from backends.operator_table import CASES, Apply, Residual
 from edgeward.core.errors import ModelError, UnsupportedOperators
 from edgeward.graph import OPERATORS, Network, Node, Value, capture
-from edgeward.graph.semantics import apply
-
-
-def run(network, x):
-    """Interpret `network`, checking every declared shape on the way."""
-    values = {network.inputs[0]: x}
-    for node in network.nodes:
-        held = {role: network.tensors[key] for role, key in node.tensors.items()}
-        shape = network.values[node.output].shape
-        values[node.output] = apply(node, held, [values[v] for v in node.inputs], shape, len(x))
-        assert tuple(values[node.output].shape) == (len(x), *shape), node
-    return tuple(values[name] for name in network.outputs)
+from graph.interpretation import run
 
 
 def same(module, shape, count=3):

@@ -7,7 +7,7 @@ from torch import nn
 from backends.operator_table import CASES, Apply, BinaryConv2d, BinaryLinear, Residual
 from edgeward.core.errors import ModelError
 from edgeward.graph import capture, fold_batch_norm, fold_binary_scales, remove_identities
-from graph.test_graph_capture import run
+from graph.interpretation import run
 
 QUICK = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -56,6 +56,13 @@ def test_a_limit_on_something_unmeasured_is_neither_met_nor_missed() -> None:
     assert budget_verdict(report, candidate).tone == "warn"
 
 
+def test_an_infeasible_budget_names_the_nearest_candidates_first() -> None:
+    verdict = budget_verdict(make_report(Budget(file_bytes=6_000)), None)
+    assert verdict.tone == "bad"
+    assert verdict.lines[0] == "gecko:paper: file size at most 5.9 KiB: came 6.1 KiB"
+    assert verdict.lines[2].startswith("int8")
+
+
 def test_the_gap_attack_is_the_baseline() -> None:
     gap = gap_attack(make_report()["candidates"][0])
     assert gap is not None

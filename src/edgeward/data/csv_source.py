@@ -24,6 +24,8 @@ from edgeward.data.splits import Splits
 MISSING: Final = ("", "?", "na", "n/a", "nan", "null", "none")
 MAX_CATEGORIES: Final = 1000
 MAX_ROWS: Final = 2**22
+FILE_LIMIT: Final = 2**28
+MEMORY_LIMIT: Final = 2**34
 LISTED: Final = 20
 
 
@@ -71,7 +73,7 @@ def from_csv(
     rows = table.rows + other.rows
     _refuse_missing(table.header, rows, [*kept, target], path)
     numeric = [all(as_number(row[j]) is not None for row in rows) for j in kept]
-    _refuse_wide(table.header, rows, [j for j, number in zip(kept, numeric, strict=True) if not number])
+    _refuse_wide(table.header, rows, [j for j, number in zip(kept, numeric, strict=True) if not number], len(kept))
     columns, codes = Columns.code([[row[j] for j in kept] for row in rows], numeric)
     labels, classes = _classes([row[target] for row in rows])
     members = Records.of(codes[: len(table.rows)], labels[: len(table.rows)], "train")
@@ -85,7 +87,7 @@ def from_csv(
 
 def _read(path: Path) -> _Table:
     try:
-        text = read_bounded(path).decode("utf-8-sig")
+        text = read_bounded(path, FILE_LIMIT).decode("utf-8-sig")
         lines = csv.reader(io.StringIO(text, newline=""), strict=True)
         found = [(lines.line_num, [cell.strip() for cell in row]) for row in lines if row]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -143,7 +145,7 @@ def _refuse_missing(header: Sequence[str], rows: list[list[str]], used: Sequence
         )
 
 
-def _refuse_wide(header: Sequence[str], rows: list[list[str]], categorical: Sequence[int]) -> None:
+def _refuse_wide(header: Sequence[str], rows: list[list[str]], categorical: Sequence[int], columns: int) -> None:
     counts = [(header[j], len({row[j] for row in rows})) for j in categorical]
     wide = [f"{name} ({count})" for name, count in counts if count > MAX_CATEGORIES]
     if wide:
@@ -153,6 +155,14 @@ def _refuse_wide(header: Sequence[str], rows: list[list[str]], categorical: Sequ
             came=", ".join(wide),
             fix="leave names and identifiers out with ignore=[...], or group the values",
         )
+    features = columns - len(counts) + sum(count for _, count in counts)
+    if features == 0 or features * len(rows) * 4 > MEMORY_LIMIT:
+        raise DataError(
+            f"the table encodes to {features} features",
+            expected=f"at least 1, and at most {MEMORY_LIMIT} bytes for {len(rows)} rows",
+            came=f"{features * len(rows) * 4} bytes",
+            fix="name columns to keep or leave out with ignore=[...], or give a sample of the rows",
+        )
 
 
 def _classes(cells: Sequence[str]) -> tuple[np.ndarray, int]:
@@ -161,6 +171,13 @@ def _classes(cells: Sequence[str]) -> tuple[np.ndarray, int]:
     if len(keys) < len(cells):
         keys = list(cells)
     table, position = np.unique(np.array(keys), return_inverse=True)
+    if len(table) > MAX_CATEGORIES:
+        raise DataError(
+            "the label column does not hold classes",
+            expected=f"at most {MAX_CATEGORIES} different labels",
+            came=f"{len(table)} different values in {len(cells)} rows",
+            fix="bin the values into classes; edgeward audits classifiers only",
+        )
     return position.reshape(-1).astype(np.int64), len(table)
 
 

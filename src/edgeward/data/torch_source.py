@@ -73,7 +73,7 @@ def read_dataset(dataset: Dataset[Any], role: str) -> Records:
         )
     inputs: list[np.ndarray] = []
     labels: list[int] = []
-    for index in range(len(dataset)):
+    for index in range(_length(dataset, role)):
         x, y = _item(dataset, index, role)
         if inputs and (x.shape, x.dtype) != (inputs[0].shape, inputs[0].dtype):
             raise _bad_item(
@@ -83,6 +83,18 @@ def read_dataset(dataset: Dataset[Any], role: str) -> Records:
         labels.append(y)
     stacked = np.stack(inputs) if inputs else np.zeros((0,), dtype=np.float32)
     return Records.of(as_inputs(stacked), np.array(labels, dtype=np.int64), role)
+
+
+def _length(dataset: Sized, role: str) -> int:
+    try:
+        return len(dataset)
+    except Exception as error:
+        raise DataError(
+            f"the {role} data set does not tell its length",
+            expected="a whole number from __len__",
+            came=type(error).__name__,
+            fix="let __len__ return the number of records",
+        ) from None
 
 
 def _item(dataset: Any, index: int, role: str) -> tuple[np.ndarray, int]:

@@ -51,5 +51,8 @@ def _run(node: fx.Node, draft: Draft, count: int) -> Any:
 
     arguments = fx.map_arg(node.args, real)
     options = fx.map_arg(node.kwargs, real)
-    with torch.no_grad():
-        return node.target(*arguments, **options)  # type: ignore[operator]
+    try:
+        with torch.no_grad():
+            return node.target(*arguments, **options)  # type: ignore[operator]
+    except Exception as error:
+        raise NoPlace(f"compute it before the capture and store it as a buffer ({type(error).__name__})") from error

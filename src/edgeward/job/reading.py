@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from edgeward.core.budget import Budget
 from edgeward.core.errors import ConfigError
@@ -53,7 +54,7 @@ def parse_job(text: str, *, root: Path | None = None, name: str = "job.toml") ->
     model = _model(check, check.table(document, "model"))
     data = _data(check, check.table(document, "data"))
     budget = _fields(check, "budget", check.table(document, "budget"), Budget)
-    schedule = _fields(check, "train", check.table(document, "train"), Schedule)
+    schedule = _schedule(check, check.table(document, "train"))
     threats = _threats(check, document)
     recipes = _recipes(check, document)
     seed = check.take("", document, "seed", (int,), 0)
@@ -140,20 +141,44 @@ def _device(check: Checker, document: Mapping[str, Any]) -> str:
     return name
 
 
-_KINDS: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+_KINDS: Mapping[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
+_NUMBER_OR_TEXT = (int, float, str)
 
 
 def _fields(check: Checker, section: str, table: Mapping[str, Any], kind: type) -> dict[str, Any]:
     """Return the entries of `table` that fit the fields of the dataclass `kind`, noting all others."""
-    declared = {f.name: str(f.type) for f in fields(kind)}
+    hints = get_type_hints(kind)
+    declared = {f.name: hints[f.name] for f in fields(kind)}
     check.keys(section, table, declared)
     found = {}
-    for key in table.keys() & declared.keys():
-        annotation = declared[key]
-        kinds = (int, float, str) if "|" in annotation else _KINDS.get(annotation, (str,))
-        value = check.take(section, table, key, kinds, None)
-        if value is not None:
+    for key in [key for key in table if key in declared]:
+        choices = get_args(declared[key]) if get_origin(declared[key]) is Literal else CHOICES.get((section, key), ())
+        value = check.take(section, table, key, (str,) if choices else _KINDS.get(declared[key], _NUMBER_OR_TEXT), None)
+        if choices and value is not None and value not in choices:
+            check.wrong.append(f"[{section}] {key}: expected one of {', '.join(choices)}, came '{value}'")
+        elif value is not None:
             found[key] = value
+    return found
+
+
+CHOICES: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("train", "optimizer"): ("adam", "sgd"),
+    ("train", "decay"): ("constant", "cosine"),
+}
+"""The words a key may hold where its type alone does not say."""
+
+
+def _schedule(check: Checker, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of [train], noting those no training could run with."""
+    found = _fields(check, "train", table, Schedule)
+    least = {"epochs": 1, "batch": 1, "momentum": 0, "weight_decay": 0}
+    check.wrong += [
+        f"[train] {key}: expected at least {low}, came {found[key]}"
+        for key, low in least.items()
+        if key in found and not found[key] >= low
+    ]
+    if "rate" in found and not 0 < found["rate"] < math.inf:
+        check.wrong.append(f"[train] rate: expected a positive number, came {found['rate']}")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 
 import numpy as np
 from jaxtyping import Float32
@@ -24,8 +25,18 @@ def ordered_matmul(
     """
     if a.shape[1] != w.shape[0]:
         raise ConfigError("matrices do not fit", expected=f"[{a.shape[1]}, o]", came=f"{list(w.shape)}")
+    library = _trusted() if native else None
+    return _portable(a, w) if library is None else _compiled(library, a, w)
+
+
+@functools.lru_cache(maxsize=1)
+def _trusted() -> ctypes.CDLL | None:
+    """Return the compiled kernel once it has reproduced the bits of the NumPy form."""
     library = kernels().library
-    return _portable(a, w) if library is None or not native else _compiled(library, a, w)
+    draws = np.random.default_rng(0)
+    a, w = (draws.standard_normal(shape).astype(np.float32) for shape in ((7, 33), (33, 21)))
+    alike = library is not None and _compiled(library, a, w).tobytes() == _portable(a, w).tobytes()
+    return library if alike else None
 
 
 def _compiled(library: ctypes.CDLL, a: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -60,6 +60,7 @@ def _page(report: Mapping[str, Any]) -> dict[str, Any]:
         "claims": _claims(chosen),
         "unclaimed": verdict.unclaimed_assets(chosen) if chosen else verdict.ASSETS,
         "figures": _figures(report, chosen),
+        "drawn": {"curves": plots.MAX_LINES, "bars": plots.MAX_BARS},
         "candidates": tables.candidate_table(report),
         "details": [_detail(i + 1, candidate) for i, candidate in enumerate(report["candidates"])],
         "layers": tables.layer_table(chosen) if chosen else None,

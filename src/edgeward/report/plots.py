@@ -10,6 +10,7 @@ from edgeward.core.units import human
 from edgeward.report.plotted import LINES, WIDTH, fraction, leakage_of, magnitude, span_of
 from edgeward.report.svg import INK, draw, label
 from edgeward.report.verdict import gap_attack
+from edgeward.report.wording import clean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,7 +117,8 @@ def layer_plot(candidate: Mapping[str, Any]) -> str:
 
 def label_of(layer: Mapping[str, Any]) -> str:
     """Return a layer's name as a figure can write it."""
-    return label(0, layer["name"], 22)[2:] or "?"
+    name = clean(layer["name"])
+    return label(0, name if len(name) <= 22 else f"...{name[-19:]}", 22)[2:] or "?"
 
 
 def _largest(rows: Sequence[tuple[str, float, float]]) -> list[tuple[str, float, float]]:

@@ -197,8 +197,9 @@ def budget_verdict(report: Mapping[str, Any], candidate: Mapping[str, Any] | Non
     """Judge the budget: every limit met, some missed, or none set."""
     count_limits = len(limits(report))
     if candidate is None:
-        nearest = [f"{c['recipe']}: {'; '.join(c['violations']) or 'meets the budget'}" for c in report["candidates"]]
-        return Verdict("budget", "no candidate meets the budget", "bad", "every limit must hold", tuple(nearest[:5]))
+        nearest = sorted(report["candidates"], key=lambda c: _distance(report, c))[:5]
+        lines = tuple(f"{c['recipe']}: {'; '.join(c['violations']) or 'meets the budget'}" for c in nearest)
+        return Verdict("budget", "no candidate meets the budget", "bad", "every limit must hold; nearest first", lines)
     if not count_limits:
         return Verdict("budget", "no limit was set", "plain", "", ("Every measured candidate counts as feasible.",))
     drawn = bars(report, candidate)
@@ -209,6 +210,12 @@ def budget_verdict(report: Mapping[str, Any], candidate: Mapping[str, Any] | Non
         status = f"{len(missed)} of {count_limits} limits missed, {len(unknown)} not measured"
         return Verdict("budget", status, "bad" if missed else "warn", threshold, ())
     return Verdict("budget", f"all {count_limits} limits hold", "good", threshold, ())
+
+
+def _distance(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> float:
+    """Return the summed relative misses of a candidate; a limit that could not be judged counts as missed by all."""
+    values = [(limit, limit_value(candidate, limit.name)) for limit in limits(report)]
+    return sum(1.0 if value is None else limit.miss(value) for limit, value in values)
 
 
 def unclaimed_assets(candidate: Mapping[str, Any]) -> tuple[str, ...]:

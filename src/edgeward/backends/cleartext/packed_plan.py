@@ -73,7 +73,8 @@ def read_plan(artefact: bytes) -> Plan:
     """Check and decode a packed file of foreign origin.
 
     Guarantee: a file that is accepted runs without reading outside its tensors, and with at most `MAX_LIVE_ELEMENTS`
-    floats per record alive at once. Raises: `ModelError`, naming what is wrong; all unknown operators in one error.
+    floats per record alive at once; the work of a node is bounded, that of a whole file only by its number of nodes.
+    Raises: `ModelError`, naming what is wrong; all unknown operators in one error.
     """
     try:
         tensors, metadata = read_container(artefact)

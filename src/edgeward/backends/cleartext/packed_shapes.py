@@ -10,6 +10,8 @@ from typing import Any, TypeAlias, final
 from edgeward.backends.cleartext.container import Malformed
 
 MAX_ELEMENTS = 1 << 26
+MAX_OPERATIONS = 1 << 36
+MAX_FLOAT32 = 3.4028234663852886e38
 Shape: TypeAlias = "tuple[int, ...]"
 
 
@@ -53,7 +55,7 @@ class Site:
     def number(self, name: str) -> float:
         """Return a finite number attribute."""
         found = self.attributes.get(name)
-        demand(type(found) in (int, float) and abs(found or 0.0) <= 3.5e38, f"attribute {name} is not a number")
+        demand(type(found) in (int, float) and abs(found or 0.0) <= MAX_FLOAT32, f"attribute {name} is not a number")
         return float(found or 0.0)
 
     def flag(self, name: str) -> bool:
@@ -142,14 +144,14 @@ def _pool(site: Site) -> tuple[Shape, int]:
     reach = [
         max(extents[i] + 2 * padding[i], (out[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1) for i in (0, 1)
     ]
-    demand(math.prod(kernel) <= 1 << 16, "the window is too large")
+    demand(math.prod(kernel) <= 1 << 16 and channels * math.prod(out) * math.prod(kernel) <= 1 << 30, "too much work")
     return (channels, *out), channels * math.prod(reach)
 
 
 def _adaptive(site: Site) -> tuple[Shape, int]:
     channels, height, width = site.image()
     out = site.pair("output", 1)
-    demand(out[0] <= 1024 and out[1] <= 1024, "the output is too large")
+    demand(math.prod(out) <= 1 << 14, "the output is too large")
     return (channels, *out), channels * height * width
 
 
@@ -239,7 +241,9 @@ def _matmul(site: Site) -> tuple[Shape, int]:
     demand(len(site.inputs) == 2, "takes two inputs")
     left, right = site.inputs
     demand(len(left) == len(right) >= 2 and left[-1] == right[-2], f"{left} does not meet {right}")
-    return (*_broadcast(left[:-2], right[:-2]), left[-2], right[-1]), 2 * (math.prod(left) + math.prod(right))
+    out = (*_broadcast(left[:-2], right[:-2]), left[-2], right[-1])
+    demand(math.prod(out) * left[-1] <= MAX_OPERATIONS, "too much work")
+    return out, 2 * (math.prod(left) + math.prod(right))
 
 
 def _attention(site: Site) -> tuple[Shape, int]:
@@ -248,6 +252,7 @@ def _attention(site: Site) -> tuple[Shape, int]:
     site.number("scale")
     demand(min(map(len, site.inputs)) >= 2 and query[:-2] == key[:-2] == value[:-2], "the leading axes differ")
     demand(query[-1] == key[-1] and key[-2] == value[-2], "query, key and value do not meet")
+    demand(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]) <= MAX_OPERATIONS, "too much work")
     return (*query[:-1], value[-1]), 4 * math.prod(query[:-1]) * key[-2]
 
 
