@@ -8,8 +8,6 @@ TORCH_INDEX ?=
 PYTEST_FLAGS ?= -n 2
 NAME ?=
 
-export OMP_NUM_THREADS ?= 1
-
 .PHONY: install demo test check bench clean
 
 install: $(STAMP)
@@ -22,7 +20,7 @@ demo: install
 	$(BIN)/edgeward demo --workdir runs/demo
 
 test: install
-	$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" $(PYTEST_FLAGS)
 
 check: install
 	$(BIN)/ruff format --check .

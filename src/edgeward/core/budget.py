@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -20,7 +21,12 @@ class Limit:
     side: Literal["at most", "at least"]
 
     def miss(self, value: float) -> float:
-        """Return by how much `value` violates the limit, relative to the bound; 0 when it holds."""
+        """Return by how much `value` violates the limit, relative to the bound; 0 when it holds, inf for NaN.
+
+        What was not measured does not meet a limit.
+        """
+        if math.isnan(value):
+            return math.inf
         excess = value - self.bound if self.side == "at most" else self.bound - value
         return max(0.0, excess) / (abs(self.bound) or 1.0)
 

@@ -96,13 +96,13 @@ class Measurement:
         return max(self.attacks, key=lambda a: (a.tpr_at_1pct.value, a.auc.value), default=None)
 
     def value(self, name: str) -> float:
-        """Return the number a budget's limit called `name` is judged on."""
+        """Return the number a budget's limit called `name` is judged on; NaN when it was not measured."""
         if name == "test_accuracy":
             return self.test_accuracy.value
         if name in ("tpr_at_1pct", "tpr_at_0_1pct", "auc"):
             strongest = self.strongest_attack
             return float(getattr(strongest, name).value) if strongest else float("nan")
-        return self.cost.value(name)
+        return self.cost.value(name) if name in self.cost else float("nan")
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain form of `report.json`."""

@@ -42,6 +42,8 @@ class MembershipInference(Threat):
             problems.append(f"shadows = {self.shadows}: expected an even number of at least 4 (each record is in half)")
         if self.protocol == "canaries" and self.canaries < 10:
             problems.append(f"canaries = {self.canaries}: expected at least 10")
+        if self.protocol not in ("canaries", "population"):
+            problems.append(f"protocol = '{self.protocol}': expected 'canaries' or 'population'")
         if self.access not in ("label", "confidence"):
             problems.append(f"access = '{self.access}': membership attacks read 'label' or 'confidence'")
         if problems:

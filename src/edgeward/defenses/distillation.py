@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
@@ -41,7 +40,8 @@ class CrossFitDistillation(Part):
     L (L = 0: by all, who all saw it). `alpha` weighs the record's own label, `temperature` softens both sides.
     `transfer` is "private" (the training records) or "reference" (records nobody needs to protect, given as
     `reference`). `grouped` are fold groups. `lesson` are
-    further parts of the teachers' training.
+    further parts of the teachers' training. `mixing` > 0 trains the student on convex mixtures of two records of a
+    batch with weights from Beta(mixing, mixing), so that it seldom meets a record as it is.
 
     Presets: Gecko's teacher is (1, 0), KCD (n, 1), SELENA (25, 10), DMP (1, 0, transfer="reference").
     Guarantee: no teacher that labels a record was trained on it when L >= 1 (by construction); what still leaks
@@ -64,6 +64,7 @@ class CrossFitDistillation(Part):
     reference: Float[Tensor, "r ..."] | None = None
     grouped: Int[Tensor, " n"] | None = None
     lesson: tuple[Part, ...] = ()
+    mixing: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse folds that cannot be."""
@@ -81,9 +82,15 @@ class CrossFitDistillation(Part):
 
     def prepare(self, context: Context, population: Population) -> None:
         """Train the teachers and cache their soft labels [S, n, C] by record index."""
-        if "soft" in context.memory:
-            return
         records = context.x if self.reference is None or self.transfer == "private" else self.reference
+        if "soft" not in context.memory:
+            context.memory["soft"] = self._labels(context, records)
+        if self.transfer == "reference":
+            context.x = records
+            context.y = torch.zeros(len(records), dtype=torch.int64)
+            context.members = torch.ones(len(context.members), len(records), dtype=torch.bool)
+
+    def _labels(self, context: Context, records: Tensor) -> Tensor:
         hold = held_out(len(context.x), self.teachers, self.excluded, context.seeds[0].child("folds"), self.grouped)
         total = torch.zeros(len(context.members), len(records), context.classes)
         weight = torch.zeros(len(records))
@@ -92,11 +99,7 @@ class CrossFitDistillation(Part):
             labels = hold[k].float() if self.excluded else torch.ones(len(records))
             total += soft * labels[None, :, None]
             weight += labels
-        context.memory["soft"] = total / weight[None, :, None]
-        if self.transfer == "reference":
-            context.x = records
-            context.y = torch.zeros(len(records), dtype=torch.int64)
-            context.members = torch.ones(len(context.members), len(records), dtype=torch.bool)
+        return total / weight[None, :, None]
 
     def _teach(self, context: Context, hold: Tensor, k: int, records: Tensor) -> Tensor:
         seeds = tuple(seed.child("teacher", k) for seed in context.seeds)
@@ -114,12 +117,24 @@ class CrossFitDistillation(Part):
         fit(teacher, lesson, [CrossEntropy(), *self.lesson])
         return (teacher.logits(records) / self.temperature).softmax(-1)
 
+    def augment(self, context: Context, batch: Batch) -> Batch:
+        """Attach the soft labels of the batch and, when mixing, blend records and labels pairwise."""
+        soft = _soft_labels(context, batch)
+        if not self.mixing:
+            return replace(batch, target=soft)
+        shape = batch.y.shape
+        drawn = torch.distributions.Beta(self.mixing, self.mixing).sample(shape).to(soft)
+        share = torch.maximum(drawn, 1 - drawn)[..., None]
+        partner = torch.randperm(shape[1])
+        spread = share.view(*shape, *([1] * (batch.x.dim() - 2)))
+        x = spread * batch.x + (1 - spread) * batch.x[:, partner]
+        return replace(batch, x=x, target=share * soft + (1 - share) * soft[:, partner])
+
     def loss(self) -> Loss:
         """Return alpha CE(y) + (1 - alpha) T^2 CE(soft, student / T) per sample."""
 
         def value(logits: Tensor, batch: Batch, context: Context) -> Tensor:
-            rows = batch.index[..., None].expand(-1, -1, context.classes)
-            soft = context.memory["soft"].gather(1, rows).to(logits.device)
+            soft = _soft_labels(context, batch) if batch.target is None else batch.target
             student = (logits / self.temperature).log_softmax(-1)
             distilled = -(soft * student).sum(-1) * self.temperature**2
             if self.alpha == 0.0:
@@ -141,6 +156,6 @@ class CrossFitDistillation(Part):
         return (Claim("training records", "holder of the model", text, "proved", "construction of the folds"),)
 
 
-def trainings(parts: Sequence[Part]) -> int:
-    """Return how many trainings of one model a list of parts costs, teachers included."""
-    return 1 + sum(part.teachers for part in parts if isinstance(part, CrossFitDistillation))
+def _soft_labels(context: Context, batch: Batch) -> Float[Tensor, "S B C"]:
+    rows = batch.index[..., None].expand(-1, -1, context.classes)
+    return context.memory["soft"].gather(1, rows).to(batch.x.device)

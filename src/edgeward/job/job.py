@@ -266,7 +266,7 @@ def demo_job() -> Job:
     """Return the built-in job: handwritten digits, a small MLP, seven recipes, a Cortex-M7."""
     slugs = ("none", "early_stop", "prune_retrain", "int8", "gecko:paper", "gecko:crossfit", "dp_sgd")
     return Job(
-        model=ModelSection(net="mlp", arguments={"features": 64, "hidden": [128, 128, 64], "classes": 10}),
+        model=ModelSection(net="mlp", arguments={"features": 64, "hidden": [192, 192, 96], "classes": 10}),
         data=DataSection("digits"),
         budget=Budget(file_bytes="256KiB"),
         recipes=tuple(RecipeChoice(slug) for slug in slugs),

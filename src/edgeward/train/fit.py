@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from edgeward.core.errors import ConfigError, DataError, ModelError
+from edgeward.core.errors import DataError, ModelError
 from edgeward.core.progress import Silent, Watcher
 from edgeward.core.randomness import Seed
 from edgeward.train import checkpoint as checkpoints
@@ -63,19 +63,15 @@ def make_optimizer(population: Population, schedule: Schedule) -> torch.optim.Op
     params = [p.requires_grad_() for p in population.params.values()]
     if schedule.optimizer == "adam":
         return torch.optim.Adam(params, lr=schedule.rate, weight_decay=schedule.weight_decay, fused=True)
-    if schedule.optimizer == "sgd":
-        momentum, decay = schedule.momentum, schedule.weight_decay
-        return torch.optim.SGD(params, lr=schedule.rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
-    raise ConfigError(f"unknown optimizer '{schedule.optimizer}'", expected="adam or sgd", came=schedule.optimizer)
+    momentum, decay = schedule.momentum, schedule.weight_decay
+    return torch.optim.SGD(params, lr=schedule.rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
 
 
 def rate_at(schedule: Schedule, epoch: int) -> float:
     """Return the learning rate of an epoch."""
     if schedule.decay == "constant":
         return schedule.rate
-    if schedule.decay == "cosine":
-        return schedule.rate * 0.5 * (1 + math.cos(math.pi * epoch / schedule.epochs))
-    raise ConfigError(f"unknown decay '{schedule.decay}'", expected="constant or cosine", came=schedule.decay)
+    return schedule.rate * 0.5 * (1 + math.cos(math.pi * epoch / schedule.epochs))
 
 
 def _check(context: Context) -> None:
@@ -129,14 +125,18 @@ def fit(
     """
     _check(context)
     losses = compose(parts, population.template)
+    owner = next((part for part in parts if part.needs.owns_optimizer), None)
+    optimizer = make_optimizer(population, context.schedule)
+    if checkpoint is not None and owner is None:
+        checkpoints.restore(checkpoint, population, optimizer, context, tag)
     for part in parts:
         part.prepare(context, population)
-    owner = next((part for part in parts if part.needs.owns_optimizer), None)
     with flushed_denormals():
         if owner is not None:
             owner.train(context, population, losses, parts)
         else:
-            _run(population, context, losses, parts, checkpoint, tag, every)
+            save = None if checkpoint is None else partial(checkpoints.save, checkpoint, tag=tag)
+            _run(population, context, losses, parts, optimizer, save, every)
     for part in parts:
         part.finish(context, population)
     for tensor in population.params.values():
@@ -149,13 +149,10 @@ def _run(
     context: Context,
     losses: Sequence[Loss],
     parts: Sequence[Part],
-    checkpoint: Path | None,
-    tag: str,
+    optimizer: torch.optim.Optimizer,
+    save: Callable[[Population, torch.optim.Optimizer, Context], None] | None,
     every: int,
 ) -> None:
-    optimizer = make_optimizer(population, context.schedule)
-    if checkpoint is not None:
-        checkpoints.restore(checkpoint, population, optimizer, context, tag)
     while context.epoch < context.schedule.epochs and not context.stop:
         for group in optimizer.param_groups:
             group["lr"] = rate_at(context.schedule, context.epoch)
@@ -173,8 +170,8 @@ def _run(
         for part in parts:
             part.on_epoch(context, population)
         context.watcher.step(context.label, context.epoch, context.schedule.epochs, f"loss {loss:.3f}")
-        if checkpoint is not None and context.epoch % every == 0:
-            checkpoints.save(checkpoint, population, optimizer, context, tag)
+        if save is not None and context.epoch % every == 0:
+            save(population, optimizer, context)
 
 
 def train_many(

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from edgeward.core.claim import Claim
+from edgeward.core.errors import ConfigError
 from edgeward.core.progress import Silent, Watcher
 from edgeward.core.randomness import Seed
 from edgeward.train.population import Factory, Population
@@ -22,13 +23,15 @@ from edgeward.train.population import Factory, Population
 class Batch:
     """One step's records for every model: each model draws its own members in its own order.
 
-    Shapes: x [S, B, ...], y [S, B], index [S, B] into the training records, weight [S, B] (0 marks padding).
+    Shapes: x [S, B, ...], y [S, B], index [S, B] into the training records, weight [S, B] (0 marks padding), target
+    [S, B, C] soft labels where a part set them.
     """
 
     x: Float[Tensor, "S B ..."]
     y: Int[Tensor, "S B"]
     index: Int[Tensor, "S B"]
     weight: Float[Tensor, "S B"]
+    target: Float[Tensor, "S B C"] | None = None
 
 
 @final
@@ -46,6 +49,21 @@ class Schedule:
     decay: str = "constant"
     momentum: float = 0.9
     weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train, all at once."""
+        rules = {
+            "epochs, at least 1": self.epochs >= 1,
+            "batch, at least 1": self.batch >= 1,
+            "rate, above 0": self.rate > 0,
+            "momentum, from 0 to below 1": 0 <= self.momentum < 1,
+            "weight_decay, at least 0": self.weight_decay >= 0,
+            "optimizer, adam or sgd": self.optimizer in ("adam", "sgd"),
+            "decay, constant or cosine": self.decay in ("constant", "cosine"),
+        }
+        broken = [rule for rule, holds in rules.items() if not holds]
+        if broken:
+            raise ConfigError("the schedule cannot train", expected="; ".join(broken), came=repr(self))
 
 
 @final
