@@ -72,8 +72,8 @@ def test_protect_writes_everything(folder, protected):
     document = protected.json
     out = folder / "runs" / "job"
     assert document["workdir"] == str(out)
-    assert document["chosen"]["recipe"] == "none"
-    assert document["report"]["candidates"][0]["test_accuracy"] > 0.5
+    assert document["choice"]["recipe"] == "none"
+    assert document["candidates"][0]["test_accuracy"] > 0.5
     for name in ("report.html", "report.json", "CARD.md", "bundle", "job.toml", "events.jsonl"):
         assert (out / name).exists(), name
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
@@ -116,7 +116,7 @@ def test_a_report_is_shown_and_compared(folder, protected):
     out = folder / "runs" / "job"
     shown = run("report", out, "--json")
     assert shown.code == 0, shown.err
-    assert shown.json["report"] == protected.json["report"]
+    assert shown.json["candidates"] == protected.json["candidates"]
     compared = run("report", "--compare", out, out, "--json")
     assert compared.code == 0, compared.err
     assert run("report", "--compare", out, out).out

@@ -39,14 +39,14 @@ def audit(
     bounds = [parse_bound(text) for text in fail_above or ()]
     chosen = the_job(job, demo=demo).overriding(workdir=workdir, device=device, seed=seed)
     if demo:
-        chosen = chosen.auditing((RecipeChoice("none"),))
+        chosen = chosen.auditing(tuple(RecipeChoice(name) for name in ("none", "gecko:paper", "gecko:crossfit")))
     if dump_config:
         return dumped(chosen)
     report = measured(chosen, quiet=quiet, audit_only=True).report
     exceeded = excesses(report, bounds)
     for line in exceeded:
         tell(f"claim failed: {line}")
-    document = {"workdir": str(chosen.output), "report": report, "exceeded": exceeded}
+    document = {**report, "workdir": str(chosen.output), "exceeded": exceeded}
     blocks: list[Any] = [candidate_table(report), "", *places(chosen.output)]
     return Reply(document, blocks, ClaimFailed.exit_code if exceeded else 0)
 

@@ -46,7 +46,7 @@ def _shown(run: Path, in_browser: bool) -> Reply:
         import webbrowser
 
         webbrowser.open(page.absolute().as_uri())
-    return Reply({"run": str(run), "report": document}, [candidate_table(document), "", f"report: {page}"])
+    return Reply({**document, "run": str(run)}, [candidate_table(document), "", f"report: {page}"])
 
 
 def _compared(a: Path, b: Path) -> Reply:

@@ -40,14 +40,14 @@ def run_job(job: Job, *, quiet: bool) -> Reply:
     protected = measured(job, quiet=quiet, audit_only=False)
     folder = job.output
     blocks: list[Any] = [candidate_table(protected.report), ""]
-    document: dict[str, Any] = {"workdir": str(folder), "report": protected.report}
+    document: dict[str, Any] = {**protected.report, "workdir": str(folder)}
     try:
         choice = protected.choose()
     except NoFeasibleCandidate as error:
         tell(f"error: {error}")
         fields = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
         return Reply({**document, "error": fields}, [*blocks, *places(folder)], error.exit_code)
-    document["chosen"] = choice.candidate.to_json()
+    document["choice"] = choice.candidate.to_json()
     return Reply(document, [*blocks, f"chosen: {choice.candidate.recipe}", *places(folder)])
 
 

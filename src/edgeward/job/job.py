@@ -268,7 +268,7 @@ def demo_job() -> Job:
     return Job(
         model=ModelSection(net="mlp", arguments={"features": 64, "hidden": [192, 192, 96], "classes": 10}),
         data=DataSection("digits"),
-        budget=Budget(file_bytes="256KiB"),
+        budget=Budget(file_bytes="512KiB", tpr_at_1pct="10%", accuracy="90%"),
         recipes=tuple(RecipeChoice(slug) for slug in slugs),
         workdir="runs/demo",
     )

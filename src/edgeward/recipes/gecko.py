@@ -67,9 +67,9 @@ class Gecko(Recipe):
     excluded: int = 3
     alpha: float = 0.0
     temperature: float = 1.0
-    noise: float = 0.5
-    mixing: float = 1.0
-    patience: float = 3.0
+    noise: float = 0.4
+    mixing: float = 0.5
+    patience: float = 4.0
     haste: float = 0.5
     edges_bits: int = 8
     schedule: Schedule | None = None
