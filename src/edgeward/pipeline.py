@@ -49,9 +49,10 @@ def architecture_digest(network: Network) -> str:
 @final
 @dataclass(frozen=True)
 class Pipeline:
-    """Everything a candidate's result depends on besides its recipe."""
+    """Everything a candidate's result depends on besides its recipe; `network` is what `factory` builds, captured."""
 
     factory: Factory
+    network: Network
     splits: Splits
     threat: MembershipInference
     device: DeviceProfile
@@ -62,12 +63,11 @@ class Pipeline:
     evidence: Evidence
 
     def context(self) -> dict[str, Any]:
-        """Return the hashes that enter a candidate's digest; captures the network, so it fails early."""
-        network = capture(build(self.factory, self.seed), self.splits.input_shape)
+        """Return the hashes that enter a candidate's digest."""
         return {
             "format": FORMAT,
             "data": self.splits.digest,
-            "architecture": architecture_digest(network),
+            "architecture": architecture_digest(self.network),
             "threat": self.threat.to_json(),
             "device": hashlib.sha256(canonical_json(self.device.to_json()).encode()).hexdigest(),
             "schedule": asdict(self.schedule),

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import Any, final
 
 from torch import nn
@@ -20,14 +21,16 @@ from edgeward.core.progress import Silent, Watcher
 from edgeward.core.randomness import Seed
 from edgeward.core.threat import MembershipInference, Threat
 from edgeward.data.splits import Splits
+from edgeward.deploy import remove_bundle
 from edgeward.devices import DeviceProfile, load_profile
 from edgeward.evidence import Evidence
+from edgeward.graph import capture
 from edgeward.pipeline import Pipeline
 from edgeward.recipes import RECIPES, Recipe, resolve
 from edgeward.search import Store, explore
-from edgeward.sources import as_factory, as_splits
+from edgeward.sources import as_factory, as_splits, classified
 from edgeward.train.part import Schedule
-from edgeward.train.population import Factory
+from edgeward.train.population import Factory, build
 
 DEFAULT_RECIPES = ("none", "early_stop", "int8", "prune_retrain", "gecko:paper", "gecko:crossfit", "dp_sgd")
 
@@ -62,7 +65,19 @@ class Protected:
     store: Store
 
     def choose(self) -> Choice:
-        """Return the least leaking feasible candidate; raises `NoFeasibleCandidate`."""
+        """Return the least leaking feasible candidate.
+
+        Errors: `NoFeasibleCandidate`; `ConfigError` with every recipe's reason when none could be measured at all.
+        """
+        failed = self.report["failed"]
+        if failed and not self.frontier.measured:
+            raise ConfigError(
+                "no recipe could be measured:\n"
+                + indent("\n".join(f"{entry['recipe']}: {entry['reason']}" for entry in failed), "    "),
+                expected="at least one recipe that trains on these records",
+                came=f"{len(failed)} failed",
+                fix="see the reasons above; `edgeward recipes show NAME` prints a recipe's settings",
+            )
         return self._choice(self.frontier.choose())
 
     def candidates(self) -> tuple[Choice, ...]:
@@ -109,6 +124,9 @@ def protect(
     splits = as_splits(data, train, holdout, validation, shadow, classes, seed, canaries_of(threats))
     profile = device if isinstance(device, DeviceProfile) else load_profile(device)
     limits, plans = budget or Budget(), propose(DEFAULT_RECIPES if recipes is None else recipes, search=search)
+    threat, factory = the_membership_threat(threats), as_factory(model)
+    network = capture(build(factory, Seed(seed)), splits.input_shape)
+    splits = classified(splits, network)
     job = {
         "model": str(getattr(model, "__qualname__", type(model).__name__)),
         "data": splits.name,
@@ -119,12 +137,12 @@ def protect(
         "schedule": asdict(schedule or Schedule()),
         **(description or {}),
     }
-    threat = the_membership_threat(threats)
     evidence = Evidence(job, splits, profile, threat, command or reproduce())
     folder = Path(workdir)
     store = Store(folder / "candidates")
     pipeline = Pipeline(
-        as_factory(model),
+        factory,
+        network,
         splits,
         threat,
         profile,
@@ -135,6 +153,7 @@ def protect(
         evidence,
     )
     proposals = pipeline.proposals(plans)
+    evidence.write(folder, Frontier((), limits), finished=False)
     frontier, failures = explore(
         proposals, limits, pipeline.watcher, lambda so_far: evidence.write(folder, so_far, finished=False)
     )
@@ -142,6 +161,9 @@ def protect(
     result = Protected(frontier, report, folder, store)
     if report["chosen"]:
         result.choose().export(folder / "bundle")
+    else:
+        # What an earlier budget chose must not lie beside a report that chooses nothing.
+        remove_bundle(folder / "bundle")
     pipeline.watcher.event("finished", {"measured": len(frontier.measured), "failed": len(failures)})
     return result
 

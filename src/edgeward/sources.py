@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from edgeward.core.errors import DataError, ModelError
 from edgeward.core.randomness import Seed
 from edgeward.data import from_torch
 from edgeward.data.splits import Splits
+from edgeward.graph import Network
 from edgeward.train.population import Factory
 
 
@@ -86,3 +88,29 @@ def as_splits(
         canaries=canaries,
         seed=Seed(seed).child("data"),
     )
+
+
+def classified(splits: Splits, network: Network) -> Splits:
+    """Return `splits` with as many classes as the network answers logits for.
+
+    Errors: `ModelError` for several answers per record (early exits), for answers that are no vector of logits, and
+    for fewer logits than the records have classes. More logits than labels seen are no error: a class may be rare.
+    """
+    shapes = [network.values[name].shape for name in network.outputs]
+    if len(shapes) != 1 or len(shapes[0]) != 1:
+        several = len(shapes) != 1
+        raise ModelError(
+            "the network is no classifier with one answer per record",
+            expected="one tensor of logits [n, classes]",
+            came=", ".join(str(["n", *shape]) for shape in shapes),
+            fix="return one exit, the last for instance, from `forward`" if several else "return logits [n, classes]",
+        )
+    logits = shapes[0][0]
+    if logits < splits.classes:
+        raise ModelError(
+            f"labels out of range: the network answers {logits} logits, the records have {splits.classes} classes",
+            expected=f"labels 0 .. {logits - 1}, or a network with {splits.classes} outputs",
+            came=f"labels up to {splits.classes - 1}",
+            fix="build the network with as many outputs as classes, or correct the labels",
+        )
+    return splits if logits == splits.classes else replace(splits, classes=logits).check()

@@ -1,6 +1,7 @@
 """The document: it conforms to its schema, holds no records, and is written whole or not at all."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from report_fixture import NEGATIVES, RUNS, frontier, make_report
+from report_fixture import NEGATIVES, RUNS, attack, frontier, make_report
 
 from edgeward.core import Budget
 from edgeward.core.errors import ConfigError, DataError
@@ -16,6 +17,7 @@ from edgeward.core.frontier import Frontier
 from edgeward.core.measurement import Measurement
 from edgeward.report import build_report, read_report, report_json, schema, write_report
 from edgeward.report import document as document_module
+from edgeward.report.curves import with_kept_curves
 
 
 def small(**changes: Any) -> dict[str, Any]:
@@ -41,7 +43,9 @@ def test_a_report_says_what_the_frontier_says() -> None:
 
 def test_every_measurement_can_be_read_back() -> None:
     for entry, run in zip(make_report()["candidates"], frontier().measured, strict=True):
-        assert Measurement.from_json(entry) == run.measurement
+        bare = tuple(replace(attack, roc=()) for attack in run.measurement.attacks)
+        back = Measurement.from_json({**entry, "attacks": [{**a, "roc": []} for a in entry["attacks"]]})
+        assert back == replace(run.measurement, attacks=bare)
         assert entry["strongest_attack"]["negatives"] == NEGATIVES
 
 
@@ -101,6 +105,25 @@ def test_the_three_files_are_written_and_repeat_byte_for_byte(tmp_path: Path) ->
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["CARD.md", "report.html", "report.json"]
     assert read_report(tmp_path / "c") == json.loads(report_json(small()))
+
+
+def test_only_the_best_curve_of_each_family_is_kept() -> None:
+    names = ("lira-online", "lira-offline", "rmia", "loss", "hinge-per-class", "gap")
+    long = tuple((i / 200, min(1.0, i / 190)) for i in range(201))
+    attacks = tuple(replace(attack(name, 0.3 - 0.01 * i, 0.8), roc=long) for i, name in enumerate(names))
+    entry = with_kept_curves(replace(frontier().measured[0].measurement, attacks=attacks).to_json())
+    assert [len(a["roc"]) for a in entry["attacks"]] == [201, 0, 64, 64, 0, 64]
+    assert entry["strongest_attack"]["roc"] == entry["attacks"][0]["roc"]
+    assert entry["attacks"][2]["roc"][0] == [0.0, 0.0]
+    assert entry["attacks"][2]["roc"][-1] == [1.0, 1.0]
+    assert entry["attacks"][0]["roc"][1] == [0.005, 0.00526316]
+
+
+def test_pairs_stand_on_one_line_and_text_is_left_alone() -> None:
+    job = {"seed": 0, "note": "[\n 1,\n 2\n]", "shape": [1, 2, 3]}
+    text = report_json(small(job=job))
+    assert json.loads(text)["job"] == job
+    assert "[0.0, 0.0]" in text
 
 
 def test_keys_are_sorted(tmp_path: Path) -> None:

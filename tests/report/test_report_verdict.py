@@ -1,13 +1,25 @@
 """Verdicts: the words follow from the numbers and the stated threshold."""
 
+import copy
+import dataclasses
 from typing import Any
 
 import pytest
-from report_fixture import make_report
+from report_fixture import attack, frontier, make_report
 
 from edgeward.core import Budget
 from edgeward.report.untested import not_tested
-from edgeward.report.verdict import bars, budget_verdict, chosen_candidate, gap_attack, records_verdict
+from edgeward.report.verdict import (
+    aside_attacks,
+    bars,
+    budget_verdict,
+    choice_rule,
+    chosen_candidate,
+    gap_attack,
+    gap_point,
+    gap_rate,
+    records_verdict,
+)
 
 
 def judged(limit: str | None, value: float, low: float, high: float) -> tuple[str, str, str]:
@@ -25,8 +37,8 @@ def judged(limit: str | None, value: float, low: float, high: float) -> tuple[st
         ("5%", (0.03, 0.02, 0.04), "within the limit", "good", "stays below it too"),
         ("5%", (0.03, 0.02, 0.06), "within the limit", "good", "reaches past it"),
         ("5%", (0.06, 0.04, 0.08), "over the limit", "bad", "at most 5.0 %"),
-        (None, (0.03, 0.02, 0.04), "above chance", "warn", "no limit was set"),
-        (None, (0.012, 0.008, 0.02), "not told apart from chance", "plain", "no limit was set"),
+        (None, (0.03, 0.02, 0.04), "above chance", "warn", "without a limit"),
+        (None, (0.012, 0.008, 0.02), "not told apart from chance", "plain", "without a limit"),
     ],
 )
 def test_leakage_is_judged_against_the_stated_threshold(
@@ -70,6 +82,82 @@ def test_the_gap_attack_is_the_baseline() -> None:
     assert gap_attack({"attacks": [{"name": "gaussian"}]}) is None
 
 
+def one_point(false: float, true: float) -> dict[str, Any]:
+    return {"name": "gap", "roc": [[0.0, 0.0], [false, true], [1.0, 1.0]], "tpr_at_1pct": {"value": 0.0}}
+
+
+@pytest.mark.parametrize(
+    ("false", "true", "rate"), [(0.02, 1.0, 0.5), (0.01, 0.4, 0.4), (0.0, 0.2, 0.208), (0.3, 0.3, 0.01)]
+)
+def test_coin_flips_bring_the_gap_attack_to_one_percent(false: float, true: float, rate: float) -> None:
+    assert gap_rate(one_point(false, true)) == pytest.approx(rate)
+    assert gap_point(one_point(false, true)) == (false, true)
+
+
+def test_a_gap_attack_with_a_whole_curve_keeps_its_rate() -> None:
+    gap = gap_attack(make_report()["candidates"][0])
+    assert gap is not None
+    assert gap_point(gap) is None
+    assert gap_rate(gap) == gap["tpr_at_1pct"]["value"]
+
+
+def with_shipped_look(report: dict[str, Any], rate: float) -> dict[str, Any]:
+    """Add an attack on typical records to the chosen candidate, with its interval a point around `rate`."""
+    candidate = next(c for c in report["candidates"] if c["chosen"])
+    extra = copy.deepcopy(candidate["attacks"][0])
+    extra |= {"name": "loss (shipped model)", "audience": "population", "adaptive": False, "negatives": 500}
+    extra["tpr_at_1pct"] |= {"value": rate, "interval": [rate - 0.01, rate + 0.01]}
+    candidate["attacks"].append(extra)
+    return candidate
+
+
+def test_looks_at_the_shipped_model_stay_apart_from_the_audit() -> None:
+    report = make_report()
+    candidate = with_shipped_look(report, 0.012)
+    assert [a["name"] for a in aside_attacks(candidate)] == ["loss (shipped model)"]
+    lines = records_verdict(report, candidate).lines
+    assert lines[0].startswith("Strongest of 3 attacks, lira:online")
+    assert any(line.startswith("Apart from the audit") and "500 non-members" in line for line in lines)
+    assert any("16 siblings trained with canaries" in line and "shipped executable" in line for line in lines)
+    assert "only attacks without shadow models" in sentences(report)
+
+
+def test_a_louder_look_at_typical_records_is_not_green() -> None:
+    report = make_report()
+    verdict = records_verdict(report, with_shipped_look(report, 0.2))
+    assert verdict.tone == "warn"
+    assert "typical records leak more" in verdict.status
+
+
+def test_a_rate_below_the_gap_baseline_is_not_green() -> None:
+    report = make_report()
+    candidate = chosen_candidate(report)
+    assert candidate is not None
+    gap = gap_attack(candidate)
+    assert gap is not None
+    gap["roc"] = [[0.0, 0.0], [0.02, 0.9], [1.0, 1.0]]
+    verdict = records_verdict(report, candidate)
+    assert (verdict.status, verdict.tone) == ("within the limit, but the gap baseline finds more", "warn")
+
+
+def test_the_strongest_attack_is_never_a_look_at_the_shipped_model() -> None:
+    canary = attack("lira", 0.02, 0.55)
+    typical = dataclasses.replace(attack("loss (shipped model)", 0.2, 0.7), audience="population", adaptive=False)
+    measurement = dataclasses.replace(frontier().measured[0].measurement, attacks=(canary, typical))
+    assert measurement.strongest_attack == canary
+    alone = dataclasses.replace(measurement, attacks=(typical,))
+    assert alone.strongest_attack == typical
+
+
+def test_the_choice_is_explained() -> None:
+    report = make_report()
+    candidate = chosen_candidate(report)
+    assert candidate is not None
+    rule = choice_rule(report, candidate)
+    assert rule.startswith("3 of them feasible: the least leaking of those within one point")
+    assert "dp_sgd leaks less (1.2 %) at validation accuracy 87.3 % against 95.2 %" in rule
+
+
 def sentences(report: dict[str, Any]) -> str:
     return "\n".join(not_tested(report, chosen_candidate(report)))
 
@@ -89,3 +177,13 @@ def test_what_was_not_tested_follows_from_what_is_missing() -> None:
 def test_a_label_only_audit_says_who_was_left_out() -> None:
     report = make_report(threats=[{"threat": "membership", "access": "label"}])
     assert "only the predicted label was given" in sentences(report)
+
+
+def test_a_printed_noise_seed_is_named() -> None:
+    report = make_report()
+    candidate = next(c for c in report["candidates"] if c["recipe"] == "dp_sgd")
+    candidate["claims"][-1]["adversary"] = "holder of the model who does not know the noise seed"
+    assert "this report prints it" not in "\n".join(not_tested(report, report["candidates"][0]))
+    assert "this report prints it" in "\n".join(not_tested(report, candidate))
+    report["job"].pop("seed")
+    assert "this report prints it" not in "\n".join(not_tested(report, candidate))

@@ -18,6 +18,7 @@ from edgeward.cli.app import application
 from edgeward.cli.reply import Reply, plain, show, tell
 from edgeward.core.errors import EdgewardError
 
+INTERRUPTED = 130
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
@@ -39,10 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show(answer, as_json=as_json, stream=stream)
             stream.flush()
             return answer.exit_code
+        # Typer turns an interrupt within a verb into the number 130.
+        if answer == INTERRUPTED:
+            return _interrupted(as_json, stream)
         return answer if isinstance(answer, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        tell("interrupted: what is measured is kept; run again to resume")
-        return 130
+        return _interrupted(as_json, stream)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -54,6 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show(Reply({"error": {**fields, "exit_code": code}}), as_json=True, stream=stream)
         tell(f"error: {fields['message']}")
         return code
+
+
+def _interrupted(as_json: bool, stream: Any) -> int:
+    message = "interrupted: what is measured is kept; run again to resume"
+    if as_json:
+        fields = {"type": "Interrupted", "message": message, "exit_code": INTERRUPTED}
+        show(Reply({"error": fields}), as_json=True, stream=stream)
+    tell(message)
+    return INTERRUPTED
 
 
 def describe(error: Exception) -> tuple[int, dict[str, Any]]:

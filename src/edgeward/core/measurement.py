@@ -92,8 +92,12 @@ class Measurement:
 
     @property
     def strongest_attack(self) -> AttackResult | None:
-        """The attack with the largest TPR at 1 % FPR (ties: AUC)."""
-        return max(self.attacks, key=lambda a: (a.tpr_at_1pct.value, a.auc.value), default=None)
+        """The attack with the largest TPR at 1 % FPR (ties: AUC) on the canaries, or on the population without any.
+
+        Rates on worst-case and on typical records answer different questions and are never ranked together.
+        """
+        canaries = [attack for attack in self.attacks if attack.audience == "canaries"]
+        return max(canaries or self.attacks, key=lambda a: (a.tpr_at_1pct.value, a.auc.value), default=None)
 
     def value(self, name: str) -> float:
         """Return the number a budget's limit called `name` is judged on; NaN when it was not measured."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from edgeward.core.errors import ConfigError
@@ -20,16 +21,17 @@ def parse_quantity(text: str | float, unit: str, *, name: str = "value") -> floa
     >>> parse_quantity("256KiB", "B"), parse_quantity("20ms", "s"), parse_quantity("1%", ""), parse_quantity(3, "B")
     (262144.0, 0.02, 0.01, 3.0)
     """
-    if isinstance(text, (int, float)) and not isinstance(text, bool):
+    if isinstance(text, (int, float)) and not isinstance(text, bool) and math.isfinite(text):
         return float(text)
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-zµ%]*)\s*", str(text))
     suffix = match.group(2).replace("µ", "u").upper() if match else ""
     scales = _SCALE[unit]
-    if match and (suffix in scales or suffix == ""):
-        return float(match.group(1)) * scales.get(suffix, 1.0)
+    value = float(match.group(1)) * scales.get(suffix, 1.0) if match else math.nan
+    if (suffix in scales or suffix == "") and math.isfinite(value):
+        return value
     raise ConfigError(
         f"{name} is not a quantity",
-        expected=f"a number, optionally with one of {', '.join(s for s in scales if s)}",
+        expected=f"a finite number, optionally with one of {', '.join(s for s in scales if s)}",
         came=repr(text),
         fix=f'write for instance "{ {"B": "256KiB", "s": "20ms", "J": "5mJ", "": "1%"}[unit] }"',
     )

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from edgeward.core.errors import ConfigError
+from edgeward.core.errors import ConfigError, DataError
 from edgeward.core.randomness import Seed
 from edgeward.data.partition import deal, pair, tenth, without_duplicates
 from edgeward.data.records import Records
@@ -39,6 +39,8 @@ def make_splits(
 
     Raises `ConfigError` for sizes that do not fit and one `DataError` with every problem of the data.
     """
+    if not deduplicate:
+        _refuse_overlap(train, holdout, name)
     members: dict[str, Records | None] = {"train": train, "validation": validation}
     others: dict[str, Records | None] = {"holdout": holdout, "shadow": shadow}
     if deduplicate:
@@ -61,6 +63,19 @@ def make_splits(
         canary_sources=sources,
         notes=notes,
     ).check()
+
+
+def _refuse_overlap(train: Records, holdout: Records, name: str) -> None:
+    """Count the overlap of what was given, before parts of it are dealt to validation and shadow."""
+    known = set(train.row_hashes)
+    count = sum(row in known for row in holdout.row_hashes)
+    if count:
+        raise DataError(
+            f"{count} of the {len(holdout)} holdout records are also in train ('{name}')",
+            expected="non-members that no model was trained on",
+            came=f"{count} inputs in both",
+            fix="remove the overlap between train and holdout",
+        )
 
 
 def _deduplicated(given: dict[str, Records | None]) -> tuple[dict[str, Records | None], int]:

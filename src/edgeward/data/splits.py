@@ -81,6 +81,8 @@ class Splits:
             fixes = list(dict.fromkeys(fix for _, fix in problems))
             raise DataError(
                 f"the splits of '{self.name}' cannot be used:\n" + "\n".join(f"    - {text}" for text, _ in problems),
+                expected="finite records of one shape, each in one role, with labels 0 .. classes - 1",
+                came=f"{len(problems)} problem{'s' if len(problems) != 1 else ''}",
                 fix="; ".join(fixes),
             )
         return self

@@ -69,7 +69,11 @@ class CrossFitDistillation(Part):
     def __post_init__(self) -> None:
         """Refuse folds that cannot be."""
         problems = []
-        if not 0 <= self.excluded < self.teachers and self.excluded:
+        if self.teachers < 1:
+            problems.append(f"teachers = {self.teachers}: expected at least 1")
+        if self.mixing < 0:
+            problems.append(f"mixing = {self.mixing}: expected 0 or more")
+        if self.excluded and not 0 <= self.excluded < self.teachers:
             problems.append(f"excluded = {self.excluded} of {self.teachers} teachers: each must train on something")
         if self.transfer not in ("private", "reference"):
             problems.append(f"transfer = '{self.transfer}': expected 'private' or 'reference'")
@@ -84,26 +88,27 @@ class CrossFitDistillation(Part):
         """Train the teachers and cache their soft labels [S, n, C] by record index."""
         records = context.x if self.reference is None or self.transfer == "private" else self.reference
         if "soft" not in context.memory:
-            context.memory["soft"] = self._labels(context, records)
+            device = next(iter(population.params.values())).device
+            context.memory["soft"] = self._labels(context, records, str(device))
         if self.transfer == "reference":
             context.x = records
             context.y = torch.zeros(len(records), dtype=torch.int64)
             context.members = torch.ones(len(context.members), len(records), dtype=torch.bool)
 
-    def _labels(self, context: Context, records: Tensor) -> Tensor:
+    def _labels(self, context: Context, records: Tensor, device: str) -> Tensor:
         hold = held_out(len(context.x), self.teachers, self.excluded, context.seeds[0].child("folds"), self.grouped)
         total = torch.zeros(len(context.members), len(records), context.classes)
         weight = torch.zeros(len(records))
         for k in range(self.teachers):
-            soft = self._teach(context, hold[k], k, records)
+            soft = self._teach(context, hold[k], k, records, device)
             labels = hold[k].float() if self.excluded else torch.ones(len(records))
             total += soft * labels[None, :, None]
             weight += labels
         return total / weight[None, :, None]
 
-    def _teach(self, context: Context, hold: Tensor, k: int, records: Tensor) -> Tensor:
+    def _teach(self, context: Context, hold: Tensor, k: int, records: Tensor, device: str) -> Tensor:
         seeds = tuple(seed.child("teacher", k) for seed in context.seeds)
-        teacher = Population.initialise(self.teacher, seeds)
+        teacher = Population.initialise(self.teacher, seeds, device)
         lesson = replace(
             context,
             factory=self.teacher,
@@ -115,7 +120,7 @@ class CrossFitDistillation(Part):
             epoch=0,
         )
         fit(teacher, lesson, [CrossEntropy(), *self.lesson])
-        return (teacher.logits(records) / self.temperature).softmax(-1)
+        return (teacher.logits(records).cpu() / self.temperature).softmax(-1)
 
     def augment(self, context: Context, batch: Batch) -> Batch:
         """Attach the soft labels of the batch and, when mixing, blend records and labels pairwise."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from edgeward.core.claim import Claim
+from edgeward.core.errors import ConfigError, ModelError
 from edgeward.core.randomness import Seed
 from edgeward.train.part import Batch, Context, Loss, Needs, Part
 from edgeward.train.population import Factory, Population
@@ -42,15 +43,34 @@ class DpSgd(Part):
     clip: float = 1.0
     delta: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse settings that Opacus cannot use."""
+        rules = {
+            "noise, at least 0": self.noise >= 0,
+            "clip, above 0": self.clip > 0,
+            "delta, between 0 and 1": self.delta is None or 0 < self.delta < 1,
+        }
+        broken = [rule for rule, holds in rules.items() if not holds]
+        if broken:
+            raise ConfigError("DP-SGD cannot train", expected="; ".join(broken), came=repr(self))
+
     def wrap_factory(self, factory: Factory) -> Factory:
         """Replace layers that couple samples (BatchNorm by GroupNorm)."""
 
         def wrapped() -> nn.Module:
+            from opacus.grad_sample import GradSampleModule
             from opacus.validators import ModuleValidator
 
-            module: nn.Module = factory()
-            if ModuleValidator.validate(module, strict=False):
-                module = ModuleValidator.fix(module)
+            module = _decoupled(factory(), ModuleValidator.FIXERS)
+            problems = ModuleValidator.validate(module, strict=False)
+            problems += GradSampleModule.validate(module, strict=False)
+            if problems:
+                raise ModelError(
+                    "the network has layers without per-sample gradients",
+                    expected="layers that Opacus supports",
+                    came="; ".join(str(problem) for problem in problems),
+                    fix="exchange the layers above, or leave dp_sgd out",
+                )
             return module
 
         return wrapped
@@ -81,10 +101,12 @@ class DpSgd(Part):
         return module
 
     def epsilon(self, records: int, context: Context) -> tuple[float, float]:
-        """Return (epsilon, delta) spent by one model trained on `records` records, by the PRV accountant."""
+        """Return (epsilon, delta) spent by one model trained on `records` records; infinite without noise."""
         from opacus.accountants import PRVAccountant
 
         delta = self.delta or 1.0 / (10 * records)
+        if self.noise == 0:
+            return math.inf, delta
         batches = math.ceil(records / context.schedule.batch)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -105,6 +127,22 @@ class DpSgd(Part):
         return (
             Claim("training records", "holder of the model who does not know the noise seed", text, "proved", evidence),
         )
+
+
+def _decoupled(module: nn.Module, fixers: Mapping[Any, Callable[[nn.Module], nn.Module]]) -> nn.Module:
+    """Replace every BatchNorm by a GroupNorm of as many channels, and what else Opacus knows to replace.
+
+    Flat features get one group: with a channel per group nothing of the input would be left. Layers are exchanged one
+    by one, since Opacus' own `fix` pickles the whole network, which a user's class need not support.
+    """
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        channels = module.num_features
+        groups = 1 if isinstance(module, nn.BatchNorm1d) else math.gcd(32, channels)
+        return nn.GroupNorm(groups, channels, eps=module.eps, affine=module.affine)
+    for name, child in module.named_children():
+        setattr(module, name, _decoupled(child, fixers))
+    fixer = fixers.get(type(module))
+    return module if fixer is None else fixer(module)
 
 
 def _private(

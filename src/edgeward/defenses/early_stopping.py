@@ -8,7 +8,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from edgeward.core.errors import CompositionError
+from edgeward.core.errors import CompositionError, ConfigError
 from edgeward.train.part import Context, Part
 from edgeward.train.population import Population
 
@@ -26,6 +26,13 @@ class EarlyStopping(Part):
 
     patience: int = 5
 
+    def __post_init__(self) -> None:
+        """Refuse a patience that never waits."""
+        if self.patience < 1:
+            raise ConfigError(
+                "early stopping needs patience", expected="at least 1 epoch", came=str(self.patience), fix="give 5"
+            )
+
     def prepare(self, context: Context, population: Population) -> None:
         """Require validation records."""
         if context.validation is None or not len(context.validation[0]):
@@ -41,8 +48,8 @@ class EarlyStopping(Part):
         if context.validation is None:
             return
         x, y = context.validation
-        scores = -population.logits(x).log_softmax(-1).gather(-1, y.expand(len(population), -1)[..., None])
-        loss = scores.squeeze(-1).mean(1).cpu()
+        likelihood = population.logits(x).cpu().log_softmax(-1)
+        loss = -likelihood.gather(-1, y.expand(len(population), -1)[..., None]).squeeze(-1).mean(1)
         memory = context.memory
         best = memory.get("early.loss", torch.full_like(loss, torch.inf))
         stale = memory.get("early.stale", torch.zeros(len(loss)))

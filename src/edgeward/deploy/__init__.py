@@ -2,6 +2,7 @@
 
 from edgeward.deploy.bundle import Bundle as Bundle
 from edgeward.deploy.bundle import copy_bundle as copy_bundle
+from edgeward.deploy.bundle import remove_bundle as remove_bundle
 from edgeward.deploy.bundle import write_bundle as write_bundle
 from edgeward.deploy.manifest import FileEntry as FileEntry
 from edgeward.deploy.manifest import Manifest as Manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,6 +92,16 @@ def copy_bundle(source: str | os.PathLike[str], directory: str | os.PathLike[str
     _refuse_foreign(target)
     _placed(target, verified.manifest, verified.contents)
     return target
+
+
+def remove_bundle(directory: str | os.PathLike[str]) -> None:
+    """Remove the bundle at `directory`, if there is one.
+
+    Errors: `ConfigError` for a folder that is not a bundle, or a bundle with files added to it; nothing is removed.
+    """
+    target = Path(directory)
+    _refuse_foreign(target)
+    shutil.rmtree(target, ignore_errors=True)
 
 
 @final

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from edgeward.attacks.privacy import resolution_note
 from edgeward.core.claim import Claim
 from edgeward.core.interval import Estimate
 from edgeward.core.measurement import AttackResult, Measurement
@@ -39,13 +40,19 @@ def _audited_accuracy(siblings: Siblings, x: Tensor, y: Tensor) -> Estimate:
     return Estimate(mean, max(0.0, mean - spread), min(1.0, mean + spread), len(per_model), "normal over models")
 
 
-def _measured_claim(strongest: AttackResult, threat: MembershipInference) -> Claim:
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.1f} %"
+
+
+def _measured_claim(strongest: AttackResult, attacks: int, threat: MembershipInference) -> Claim:
+    rate = strongest.tpr_at_1pct
     statement = (
-        f"{strongest.name} reaches TPR {strongest.tpr_at_1pct.value:.1%} at 1 % FPR "
-        f"[{strongest.tpr_at_1pct.low:.1%}, {strongest.tpr_at_1pct.high:.1%}] over {strongest.negatives} non-members"
+        f"{strongest.name}, the strongest of {attacks} attacks run, reaches TPR {_percent(rate.value)} at 1 % FPR "
+        f"[{_percent(rate.low)}, {_percent(rate.high)}] over {strongest.negatives} non-member trials"
     )
     who = f"holder of the model, {threat.access} access, {threat.shadows - 1} shadow models of the same recipe"
-    what = f"strongest of the attacks run, {threat.protocol} protocol, thresholds read off the pooled ROC"
+    records = "with mislabelled canaries" if threat.protocol == "canaries" else "on random halves of the records"
+    what = f"audit of {threat.shadows} lowered siblings trained {records}; thresholds read off the pooled ROC"
     return Claim("training records", who, statement, "measured", what)
 
 
@@ -66,7 +73,8 @@ def evaluate(
     started = time.perf_counter()
     watcher.step(f"{label}: audit", 0, 1)
     attacks = leakage(siblings, plan, splits, threat)
-    claim = _measured_claim(attacks[0], threat)
+    claim = _measured_claim(attacks[0], len(attacks), threat)
+    coarse = resolution_note(attacks[0].negatives, 0.001)
     attacks += population_leakage(siblings, splits, threat) if threat.protocol == "canaries" else ()
     watcher.step(f"{label}: audit", 1, 1, claim.statement)
     cost, layers = network_cost(siblings.network, device, file_bytes=len(siblings.artefact))
@@ -85,7 +93,7 @@ def evaluate(
         layers=layers,
         claims=(*trained.claims, claim),
         mode="host",
-        notes=trained.notes,
+        notes=(*trained.notes, *([coarse] if coarse else [])),
         extra={
             "runtime": siblings.shipped.runtime,
             "untested": list(UNTESTED),

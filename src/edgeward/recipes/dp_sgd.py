@@ -30,6 +30,11 @@ class DpSgdTraining(Recipe):
     rate: float = 0.5
     delta: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse settings that DP-SGD or the schedule refuses."""
+        DpSgd(self.noise, self.clip, self.delta)
+        Schedule(epochs=self.epochs, rate=self.rate)
+
     def run(self, task: Task) -> Trained:
         """Train each model with its own noise."""
         part = DpSgd(self.noise, self.clip, self.delta)

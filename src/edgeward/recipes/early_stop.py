@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from edgeward.defenses.early_stopping import EarlyStopping
-from edgeward.recipes.recipe import RECIPES, Recipe
+from edgeward.recipes.recipe import RECIPES, Recipe, require
 from edgeward.train.part import CrossEntropy, Schedule
 from edgeward.train.task import Task, Trained
 
@@ -23,6 +23,10 @@ class EarlyStop(Recipe):
 
     patience: int = 5
     schedule: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a patience that never waits."""
+        require(self.slug, patience_at_least_1=self.patience >= 1)
 
     def run(self, task: Task) -> Trained:
         """Train with patience on the validation split."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 
 from edgeward.defenses.distillation import CrossFitDistillation
 from edgeward.defenses.input_noise import InputNoise
-from edgeward.recipes.recipe import RECIPES, Recipe
+from edgeward.recipes.recipe import RECIPES, Recipe, require
 from edgeward.train.part import Schedule
 from edgeward.train.population import Factory
 from edgeward.train.task import Task, Trained
@@ -67,13 +67,29 @@ class Gecko(Recipe):
     excluded: int = 3
     alpha: float = 0.0
     temperature: float = 1.0
-    noise: float = 0.4
-    mixing: float = 0.5
-    patience: float = 4.0
+    noise: float = 0.5
+    mixing: float = 1.0
+    patience: float = 3.0
     haste: float = 0.5
     edges_bits: int = 8
     schedule: Schedule | None = None
     teacher_schedule: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train, and a preset's name on settings that contradict it."""
+        require(
+            self.slug,
+            preset_paper_or_crossfit=self.preset in self.presets,
+            excluded_0_in_preset_paper=self.preset != "paper" or self.excluded == 0,
+            excluded_at_least_1_in_preset_crossfit=self.preset != "crossfit" or self.excluded >= 1,
+            excluded_below_teachers=0 <= self.excluded < self.teachers,
+            alpha_from_0_to_1=0 <= self.alpha <= 1,
+            temperature_above_0=self.temperature > 0,
+            noise_at_least_0=self.noise >= 0,
+            mixing_at_least_0=self.mixing >= 0,
+            patience_and_haste_above_0=self.patience > 0 and self.haste > 0,
+        )
+        Binarize(edges_bits=self.edges_bits)
 
     def run(self, task: Task) -> Trained:
         """Train the teachers, then the binary student on their labels."""
@@ -103,7 +119,7 @@ class Gecko(Recipe):
     def _student_schedule(self, base: Schedule) -> Schedule:
         if self.patience == 1.0:
             return base
-        return replace(base, epochs=round(base.epochs * self.patience), rate=base.rate * 1.5, decay="cosine")
+        return replace(base, epochs=max(1, round(base.epochs * self.patience)), rate=base.rate * 1.5, decay="cosine")
 
     def structure(self, factory: Factory) -> Factory:
         """Return the binary structure."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
-from edgeward.recipes.recipe import RECIPES, Recipe
+from edgeward.recipes.recipe import RECIPES, Recipe, require
 from edgeward.train.part import CrossEntropy, Schedule
 from edgeward.train.task import Task, Trained
 from edgeward.transforms.prune import Masked, magnitude_masks
@@ -25,6 +25,10 @@ class PruneRetrain(Recipe):
 
     sparsity: float = 0.7
     schedule: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a sparsity that leaves nothing."""
+        require(self.slug, sparsity_from_0_to_below_1=0 <= self.sparsity < 1)
 
     def run(self, task: Task) -> Trained:
         """Train, prune, retrain for half the epochs at half the rate."""

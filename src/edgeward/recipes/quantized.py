@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
-from edgeward.recipes.recipe import RECIPES, Recipe
+from edgeward.recipes.recipe import RECIPES, Recipe, require
 from edgeward.train.part import CrossEntropy, Schedule
 from edgeward.train.population import Factory
 from edgeward.train.task import Task, Trained
@@ -26,6 +26,10 @@ class PostTrainingInt8(Recipe):
 
     calibration: int = 256
     schedule: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an empty calibration."""
+        require(self.slug, calibration_at_least_1=self.calibration >= 1)
 
     def run(self, task: Task) -> Trained:
         """Train, calibrate on the first training records every model has, freeze."""
@@ -55,6 +59,10 @@ class QuantizationAware(Recipe):
     weight_bits: int = 4
     activation_bits: int = 8
     schedule: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse widths that no layer has."""
+        QuantizeAware(self.weight_bits, self.activation_bits)
 
     def run(self, task: Task) -> Trained:
         """Train dense, then fine-tune the quantised network for half the epochs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,6 +13,17 @@ from edgeward.core.registry import Registry
 from edgeward.train.part import Schedule
 from edgeward.train.population import Factory
 from edgeward.train.task import Task, Trained
+
+
+def require(slug: str, **rules: bool) -> None:
+    """Raise one `ConfigError` naming every rule of a recipe's settings that does not hold."""
+    broken = [rule.replace("_", " ") for rule, holds in rules.items() if not holds]
+    if broken:
+        raise ConfigError(
+            f"recipe {slug} cannot run with these settings",
+            expected="; ".join(broken),
+            fix=f"see `edgeward recipes show {slug}`",
+        )
 
 
 class Recipe(ABC):
@@ -72,19 +84,45 @@ def resolve(spec: str | Recipe | Mapping[str, Any]) -> Recipe:
         raise ConfigError("a recipe table needs a name", expected='name = "gecko:crossfit"', came=str(sorted(table)))
     slug, _, preset = str(table.pop("name")).partition(":")
     kind = RECIPES[slug]
+    preset = str(table.pop("preset", preset)) if kind.presets else preset
     names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if preset:
+        if not kind.presets:
+            raise ConfigError(f"recipe {slug} has no presets", expected=f"'{slug}'", came=f"'{slug}:{preset}'")
         if preset not in kind.presets:
             raise unknown_name(f"preset of {slug}", preset, kind.presets)
         table = {**kind.presets[preset], "preset": preset, **table}
     unknown = sorted(set(table) - names)
     if unknown:
         raise unknown_name(f"setting of {slug}", unknown[0], names)
-    if isinstance(table.get("schedule"), Mapping):
-        table["schedule"] = Schedule(**table["schedule"])
+    _check_kinds(slug, kind, table)
     try:
-        return kind(**table)
+        schedules = {name: Schedule(**value) for name, value in table.items() if isinstance(value, Mapping)}
+        return kind(**{**table, **schedules})
     except TypeError as error:
         raise ConfigError(
             f"recipe {slug} cannot be built", came=str(error), fix=f"see `edgeward recipes show {slug}`"
         ) from error
+
+
+def _check_kinds(slug: str, kind: type[Recipe], table: Mapping[str, Any]) -> None:
+    """Refuse settings of another kind than the defaults: all at once, before anything is trained."""
+    wrong = []
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if field.name not in table:
+            continue
+        value, default = table[field.name], field.default
+        if "schedule" in field.name:
+            fits, expected = value is None or isinstance(value, (Schedule, Mapping)), "a table of a schedule"
+        elif isinstance(default, str):
+            fits, expected = isinstance(value, str), "a text"
+        elif isinstance(default, int):
+            fits, expected = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+        else:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            fits, expected = number or (value is None and default is None), "a finite number"
+        wrong += [] if fits else [f"{field.name} = {value!r}: expected {expected}"]
+    if wrong:
+        raise ConfigError(
+            f"recipe {slug} cannot be built:\n  " + "\n  ".join(wrong), fix=f"see `edgeward recipes show {slug}`"
+        )

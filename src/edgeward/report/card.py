@@ -33,7 +33,8 @@ def render_card(report: Mapping[str, Any], candidate_id: str | None = None) -> s
         "## Leakage of training records",
         _leakage(report, candidate),
         "## Utility",
-        f"Measured in mode {candidate['mode']}.",
+        f"Measured in mode {candidate['mode']}. The shipped executable and the audited siblings were trained on "
+        "different records: do not compare their accuracies with each other.",
         markdown_table(tables.accuracy_table(candidate)),
         "## Cost",
         _cost(report, candidate),
@@ -75,41 +76,46 @@ def _device(report: Mapping[str, Any]) -> str:
 def _front_matter(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, Any]:
     name = f"{candidate['recipe']} {candidate['id'][:16]}"
     dataset = report["data"].get("name", "unnamed")
-    metrics = [
-        {"type": kind, "name": title, "value": int(value) if value.is_integer() else value, "verified": False}
-        for kind, title, value in _metrics(candidate)
-        if value is not None
-    ]
-    result = {
-        "task": {"type": "other", "name": "classification"},
-        "dataset": {"type": dataset, "name": dataset, "split": "holdout"},
-        "metrics": metrics,
-    }
+    strongest = candidate["strongest_attack"]
+    results = [_result("classification", dataset, "holdout", _utility(candidate))]
+    if strongest:
+        audit = f"membership inference on {strongest['audience']}, {strongest['negatives']} non-member trials"
+        results.append(_result(audit, dataset, "audited siblings", _membership(strongest)))
     return {
         "library_name": "edgeward",
         "tags": ["edgeward", "privacy-card", candidate["recipe"]],
-        "model-index": [{"name": name, "results": [result]}],
+        "model-index": [{"name": name, "results": results}],
     }
 
 
-def _metrics(candidate: Mapping[str, Any]) -> list[tuple[str, str, float | None]]:
-    strongest = candidate["strongest_attack"]
-    found = [
-        ("accuracy", "test accuracy (fraction)", finite(candidate["test_accuracy"])),
+def _result(task: str, dataset: str, split: str, metrics: Sequence[tuple[str, str, float | None]]) -> dict[str, Any]:
+    listed = [
+        {"type": kind, "name": title, "value": _short(value), "verified": False}
+        for kind, title, value in metrics
+        if value is not None
+    ]
+    data = {"type": dataset, "name": dataset, "split": split}
+    return {"task": {"type": "other", "name": task}, "dataset": data, "metrics": listed}
+
+
+def _short(value: float) -> float:
+    return int(value) if value.is_integer() else float(f"{value:.6g}")
+
+
+def _utility(candidate: Mapping[str, Any]) -> list[tuple[str, str, float | None]]:
+    return [
+        ("accuracy", "test accuracy of the shipped executable (fraction)", finite(candidate["test_accuracy"])),
         ("file_bytes", "file size (bytes)", finite(candidate["cost"].get("file_bytes"))),
     ]
-    if strongest:
-        attack = clean(strongest["name"])
-        found += [
-            ("membership_tpr_at_1pct_fpr", f"{attack}: TPR at 1 % FPR", finite(strongest["tpr_at_1pct"]["value"])),
-            (
-                "membership_tpr_at_0_1pct_fpr",
-                f"{attack}: TPR at 0.1 % FPR",
-                finite(strongest["tpr_at_0_1pct"]["value"]),
-            ),
-            ("membership_auc", f"{attack}: AUC", finite(strongest["auc"]["value"])),
-        ]
-    return found
+
+
+def _membership(strongest: Mapping[str, Any]) -> list[tuple[str, str, float | None]]:
+    attack = clean(strongest["name"])
+    kinds = (("tpr_at_1pct", "TPR at 1 % FPR"), ("tpr_at_0_1pct", "TPR at 0.1 % FPR"), ("auc", "AUC"))
+    names = {"tpr_at_1pct": "tpr_at_1pct_fpr", "tpr_at_0_1pct": "tpr_at_0_1pct_fpr", "auc": "auc"}
+    return [
+        (f"membership_{names[kind]}", f"{attack}: {title}", finite(strongest[kind]["value"])) for kind, title in kinds
+    ]
 
 
 def _summary(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
@@ -117,7 +123,9 @@ def _summary(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
     records, budget = records_verdict(report, candidate), budget_verdict(report, candidate)
     alone = len(report["candidates"]) == 1
     standing = (
-        "measured on its own" if alone else f"{tables.standing(candidate)} among {len(report['candidates'])} candidates"
+        "stated on its own, without the other candidates of its run"
+        if alone
+        else f"{tables.standing(candidate)} among {len(report['candidates'])} candidates"
     )
     return "\n".join(
         [
@@ -126,7 +134,7 @@ def _summary(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
             "",
             f"- Training records: **{records.status}** ({escape(records.threshold or 'no threshold')}).",
             *(f"  - {escape(line)}" for line in records.lines),
-            f"- Budget: **{budget.status}** ({escape(budget.threshold or 'no threshold')}).",
+            f"- Budget: **{budget.status}** ({escape(budget.threshold or 'see the report of the run')}).",
         ]
     )
 
@@ -143,8 +151,9 @@ def _leakage(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
     if not candidate["attacks"]:
         return "No attack was run: nothing is known about leakage."
     note = (
-        f"Measured against these attacks, in mode {candidate['mode']}; a stronger one may exist. "
-        "Rates with 95 % intervals; n counts trials."
+        f"Measured against these attacks, in mode {candidate['mode']}; a stronger one may exist. Rows on canaries are "
+        "the audit of lowered siblings; rows on the population beside them are of the shipped executable alone, "
+        "without shadow models. Rates with 95 % intervals; n counts trials."
     )
     return f"{note}\n\n{markdown_table(tables.attack_table(candidate))}"
 

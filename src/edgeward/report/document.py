@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -14,6 +15,7 @@ from edgeward.core.budget import Limit
 from edgeward.core.errors import ConfigError, NoFeasibleCandidate
 from edgeward.core.frontier import Frontier, Measured
 from edgeward.report.card import render_card
+from edgeward.report.curves import with_kept_curves
 from edgeward.report.html import render_html
 from edgeward.report.plain import plain
 from edgeward.report.schema import SCHEMA_NAME, validate_report
@@ -66,8 +68,10 @@ def build_report(
 
 
 def report_json(report: Mapping[str, Any]) -> str:
-    """Return the text of `report.json`: sorted keys, ASCII, null for numbers that are not finite."""
-    return json.dumps(plain(report), sort_keys=True, indent=1, allow_nan=False) + "\n"
+    """Return the text of `report.json`: sorted keys, ASCII, null for numbers that are not finite, pairs on one line."""
+    text = json.dumps(plain(report), sort_keys=True, indent=1, allow_nan=False) + "\n"
+    # A line break never stands inside a JSON string, so only lists of two numbers can match.
+    return re.sub(r"\[\n\s*([-+.\deE]+|null),\n\s*([-+.\deE]+|null)\n\s*\]", r"[\1, \2]", text)
 
 
 def write_report(directory: str | os.PathLike[str], report: Mapping[str, Any]) -> tuple[Path, ...]:
@@ -130,7 +134,7 @@ def _entry(measured: Measured, frontier: Frontier, chosen: str | None) -> dict[s
     digest = measured.candidate.digest
     return {
         **measured.candidate.to_json(),
-        **measured.measurement.to_json(),
+        **with_kept_curves(measured.measurement.to_json()),
         "on_frontier": frontier.on_frontier(measured.candidate),
         "feasible": any(m.candidate.digest == digest for m in frontier.feasible()),
         "chosen": digest == chosen,

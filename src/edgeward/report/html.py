@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,8 @@ def _environment() -> Environment:
 
 
 def _visible(value: object) -> object:
-    """Clean plain text on its way into the page; markup made here passes."""
-    return clean(value) if type(value) is str else value
+    """Clean plain text on its way into the page and keep numbers with their %; markup made here passes."""
+    return re.sub(r"(?<=\d) %", "\u00a0%", clean(value)) if type(value) is str else value
 
 
 def _page(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,6 +54,8 @@ def _page(report: Mapping[str, Any]) -> dict[str, Any]:
         "report": report,
         "mode": _mode(str(report["mode"])),
         "chosen": chosen,
+        "rule": verdict.choice_rule(report, chosen) if chosen else "",
+        "command": _verbatim(report["command"]),
         "headline": _headline(chosen),
         "records": verdict.records_verdict(report, chosen),
         "budget": verdict.budget_verdict(report, chosen),
@@ -81,7 +84,21 @@ def _page(report: Mapping[str, Any]) -> dict[str, Any]:
 def _headline(chosen: Mapping[str, Any] | None) -> dict[str, str]:
     strongest = chosen["strongest_attack"] if chosen else None
     rate = strongest["tpr_at_1pct"] if strongest else None
-    return {"value": percent(rate["value"] if rate else None), "bounds": bounds(rate)}
+    gap = verdict.gap_attack(chosen) if chosen else None
+    return {
+        "value": percent(rate["value"] if rate else None),
+        "bounds": bounds(rate),
+        "attack": strongest["name"] if strongest else "",
+        "negatives": count(strongest["negatives"] if strongest else None),
+        "gap": percent(verdict.gap_rate(gap)) if gap else "not run",
+    }
+
+
+def _verbatim(text: object) -> Any:
+    """Escape text that is copied from the page: its spaces must stay spaces."""
+    from markupsafe import escape
+
+    return escape(clean(text))
 
 
 def _mode(mode: str) -> str:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from edgeward.core.units import human
 from edgeward.report.plotted import LINES, WIDTH, fraction, leakage_of, magnitude, span_of
 from edgeward.report.svg import INK, draw, label
-from edgeward.report.verdict import gap_attack
+from edgeward.report.verdict import gap_attack, gap_point, gap_rate
 from edgeward.report.wording import clean
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MAX_LINES = len(LINES)
@@ -40,13 +41,13 @@ def _leakage_figure(rows: Sequence[tuple[int, Mapping[str, Any]]]) -> Figure:
         span = [[100 * below], [100 * above]]
         axes.errorbar(100 * value, row, xerr=span, fmt="o", ms=4.5, color=colour, lw=1.4, capsize=2, zorder=3)
         gap = gap_attack(candidate)
-        baseline = fraction(gap["tpr_at_1pct"]["value"]) if gap else None
+        baseline = fraction(gap_rate(gap)) if gap else None
         if baseline is not None:
             axes.plot(100 * baseline, row, marker="|", ms=8, mew=1.4, color=INK, ls="none", zorder=2)
     axes.axvline(1.0, color=INK, lw=0.8, ls=(0, (3, 2)))
     axes.plot([], [], "o", color=LINES[1], ms=4.5, label="strongest attack, chosen")
     axes.plot([], [], "o", color=LINES[0], ms=4.5, label="strongest attack")
-    axes.plot([], [], marker="|", ms=8, mew=1.4, ls="none", color=INK, label="gap baseline")
+    axes.plot([], [], marker="|", ms=8, mew=1.4, ls="none", color=INK, label="gap baseline, randomised to 1 % FPR")
     axes.plot([], [], color=INK, lw=0.8, ls=(0, (3, 2)), label="chance (1 %)")
     axes.set_yticks(range(len(rows)), [label(number, c["recipe"], 20) for number, c in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -89,6 +90,7 @@ def _roc_figure(curves: Sequence[tuple[int, Mapping[str, Any]]]) -> Figure:
         name = label(number, candidate["recipe"], 22) + (" (chosen)" if candidate["chosen"] else "")
         width = 2.0 if candidate["chosen"] else 1.1
         axes.plot(xs, ys, color=colour, lw=width, drawstyle="steps-post", label=name, zorder=3)
+    _draw_gap(axes, curves, floor)
     axes.plot([floor, 1], [floor, 1], color=INK, lw=0.8, ls=(0, (3, 2)), label="chance: TPR = FPR")
     axes.axvspan(floor, resolution, color=INK, alpha=0.09, lw=0, label=f"below 1/{min(negatives):,} negatives")
     axes.set_xscale("log")
@@ -104,6 +106,16 @@ def _roc_figure(curves: Sequence[tuple[int, Mapping[str, Any]]]) -> Figure:
     axes.set_ylabel("true-positive rate, logarithmic")
     figure.legend(loc="outside lower center", ncols=2, fontsize=7)
     return figure
+
+
+def _draw_gap(axes: Axes, curves: Sequence[tuple[int, Mapping[str, Any]]], floor: float) -> None:
+    """Mark the one operating point of the gap attack on the chosen candidate."""
+    gap = next((gap_attack(c) for _, c in curves if c["chosen"]), None)
+    point = gap_point(gap) if gap else None
+    false, true = (fraction(point[0]), fraction(point[1])) if point else (None, None)
+    if false is not None and true is not None:
+        place = [max(floor, false)], [max(floor, true)]
+        axes.plot(*place, marker="X", ms=7, ls="none", color=LINES[0], mec=INK, mew=0.6, label="gap, chosen", zorder=4)
 
 
 def layer_plot(candidate: Mapping[str, Any]) -> str:

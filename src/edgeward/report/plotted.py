@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeward.report.wording import finite, interval
 
-LINES = ("#3f87d0", "#d9662b", "#1f9e77", "#c264a4", "#b08a12", "#7a6fd0")
+LINES = ("#3f87d0", "#d9662b", "#1f9e77", "#c264a4", "#b08a12", "#7a6fd0", "#8c6d5a", "#5f7482")
 WIDTH = 4.7
 _LARGEST = 1e18
 

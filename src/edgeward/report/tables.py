@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from edgeward.core.units import human
-from edgeward.report.verdict import gap_attack
+from edgeward.report.verdict import gap_attack, gap_point, gap_rate
 from edgeward.report.wording import (
     NOT_MEASURED,
     amount,
@@ -18,6 +18,7 @@ from edgeward.report.wording import (
     flat,
     percent,
     ratio,
+    shorten,
     with_bounds,
 )
 
@@ -115,13 +116,13 @@ def candidate_table(report: Mapping[str, Any]) -> Table:
         "No.",
         "recipe",
         "standing",
-        "test accuracy [95 % CI]",
-        "audited accuracy [95 % CI]",
+        "test accuracy, shipped executable [95 % CI]",
+        "accuracy of audited siblings [95 % CI]",
         "strongest attack",
         "TPR at 1 % FPR [95 % CI]",
         "TPR at 0.1 % FPR [95 % CI]",
         "AUC [95 % CI]",
-        "gap attack: TPR at 1 % FPR",
+        "gap baseline, randomised to 1 % FPR",
         "file size",
         "bits per binary weight",
         "device latency",
@@ -147,7 +148,7 @@ def _candidate_row(number: int, candidate: Mapping[str, Any]) -> tuple[Cell, ...
         estimate_cell(leakage.get("tpr_at_1pct")),
         estimate_cell(leakage.get("tpr_at_0_1pct")),
         estimate_cell(leakage.get("auc"), fraction=False),
-        estimate_cell(gap["tpr_at_1pct"] if gap else None),
+        _gap_cell(gap),
         cost_cell(candidate, "file_bytes"),
         binary_bits_cell(candidate),
         cost_cell(candidate, "device_latency_seconds"),
@@ -157,14 +158,25 @@ def _candidate_row(number: int, candidate: Mapping[str, Any]) -> tuple[Cell, ...
     )
 
 
+def _gap_cell(gap: Mapping[str, Any] | None) -> Cell:
+    if gap is None:
+        return Cell(NOT_MEASURED)
+    point = gap_point(gap)
+    reached = "" if point is None else f"yes to {percent(point[1])} of members, {percent(point[0])} of others"
+    return Cell(percent(gap_rate(gap)), reached)
+
+
 def _settings(config: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} = {text}" for name, text in flat(config)) if config else ""
+    """Return the settings in one short line; the whole of them stands in the candidate's own section."""
+    given = [f"{name} = {text}" for name, text in flat(config) if text != "none" and name != "preset"] if config else []
+    return shorten(", ".join(given), 60)
 
 
 def attack_table(candidate: Mapping[str, Any]) -> Table:
     """Return every attack on one candidate, strongest first as measured."""
     columns = (
         "attack",
+        "audited records",
         "AUC [95 % CI]",
         "TPR at 1 % FPR [95 % CI]",
         "TPR at 0.1 % FPR [95 % CI]",
@@ -172,7 +184,6 @@ def attack_table(candidate: Mapping[str, Any]) -> Table:
         "balanced accuracy",
         "members",
         "non-members",
-        "audited records",
     )
     return Table(columns, tuple(_attack_row(attack) for attack in candidate["attacks"]))
 
@@ -182,6 +193,7 @@ def _attack_row(attack: Mapping[str, Any]) -> tuple[Cell, ...]:
     reached = "" if realistic is None else f"at {percent(attack['realistic_fpr'], 2)} FPR"
     return (
         words(attack["name"], "adaptive" if attack["adaptive"] else "not adaptive"),
+        words(attack["audience"], "worst case" if attack["audience"] == "canaries" else "average case"),
         estimate_cell(attack["auc"], fraction=False),
         estimate_cell(attack["tpr_at_1pct"]),
         estimate_cell(attack["tpr_at_0_1pct"]),
@@ -189,21 +201,26 @@ def _attack_row(attack: Mapping[str, Any]) -> tuple[Cell, ...]:
         Cell(percent(attack["balanced_accuracy"])),
         Cell(count(attack["positives"]), "trials"),
         Cell(count(attack["negatives"]), "trials"),
-        words(attack["audience"]),
     )
 
 
 def accuracy_table(candidate: Mapping[str, Any]) -> Table:
     """Return the four accuracies of one candidate."""
+    strongest = candidate["strongest_attack"]
+    siblings = (
+        "trained with canaries"
+        if strongest and strongest["audience"] == "canaries"
+        else "trained on parts of the records"
+    )
     names = (
-        ("holdout (test)", candidate["test_accuracy_estimate"]),
-        ("validation (used to choose)", candidate["validation_accuracy"]),
-        ("training records", candidate["train_accuracy"]),
-        ("audited siblings, trained with canaries", candidate["audit_accuracy"]),
+        ("holdout (test), shipped executable", candidate["test_accuracy_estimate"], "records"),
+        ("validation (used to choose), shipped executable", candidate["validation_accuracy"], "records"),
+        ("training records, shipped executable", candidate["train_accuracy"], "records"),
+        (f"holdout, mean of the audited siblings, {siblings}", candidate["audit_accuracy"], "models"),
     )
     rows = tuple(
-        (words(name), Cell(with_bounds(e)), Cell(count(e["n"]) if e else "-"), words(e["method"] if e else "-"))
-        for name, e in names
+        (words(name), Cell(with_bounds(e)), Cell(count(e["n"]) if e else "-", unit), words(e["method"] if e else "-"))
+        for name, e, unit in names
     )
     return Table(("accuracy on", "value [95 % CI]", "n", "interval"), rows)
 

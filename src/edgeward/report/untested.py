@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgeward.report.verdict import gap_attack, unclaimed_assets
+from edgeward.report.verdict import aside_attacks, audited_attacks, gap_attack, unclaimed_assets
 from edgeward.report.wording import clean, count, finite
 
 _RULE = 10
@@ -17,7 +17,13 @@ def not_tested(report: Mapping[str, Any], candidate: Mapping[str, Any] | None) -
     found = [] if report["finished"] else ["The run was not finished: candidates may be missing."]
     found += [f"Recipe {entry['recipe']} failed and was not measured." for entry in report["failed"]]
     if candidate is not None:
-        found += _assets(candidate) + _attacks(report, candidate) + _named(candidate) + _costs(candidate)
+        found += (
+            _assets(candidate)
+            + _attacks(report, candidate)
+            + _seed(report, candidate)
+            + _named(candidate)
+            + _costs(candidate)
+        )
     return tuple(found)
 
 
@@ -32,12 +38,19 @@ def _attacks(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[st
     found = ["Attacks other than those listed; a stronger attack may exist."]
     if not gap_attack(candidate):
         found.append("The gap attack (a baseline that needs no shadow models) is missing.")
-    if not all(attack["adaptive"] for attack in attacks):
+    if not all(attack["adaptive"] for attack in audited_attacks(candidate)):
         found.append("Adaptive attackers, for at least one attack: its shadow models did not go through the recipe.")
     if not any(attack["audience"] == "canaries" for attack in attacks):
         found.append("Worst-case records: only the population was audited, no canaries.")
     if not any(attack["audience"] == "population" for attack in attacks):
         found.append("Leakage of typical records: only mislabelled canaries were audited.")
+    elif any(not attack["adaptive"] for attack in aside_attacks(candidate)):
+        found.append("Typical records against shadow models: only attacks without shadow models were run on them.")
+    if strongest["audience"] == "canaries":
+        found.append(
+            "Records unlike the planted ones: a mislabelled canary shows what is kept of its label, less what is kept "
+            "of the input alone."
+        )
     if finite(strongest["realistic_tpr_at_1pct"]) is None:
         found.append("The realistic threshold, chosen without seeing the target: rates are read off the pooled ROC.")
     found += _access(report)
@@ -52,6 +65,13 @@ def _attacks(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[st
         if negatives < _RULE / level
     ]
     return found
+
+
+def _seed(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
+    """Return a warning where a claim needs a secret seed that the report itself prints."""
+    needed = any("noise seed" in claim["adversary"] for claim in candidate["claims"])
+    printed = needed and report["job"].get("seed") is not None
+    return ["Adversaries who know the noise seed: a claim excludes them, and this report prints it."] if printed else []
 
 
 def _named(candidate: Mapping[str, Any]) -> list[str]:

@@ -85,10 +85,47 @@ def limit_value(candidate: Mapping[str, Any], name: str) -> float | None:
     return finite(candidate["cost"].get(name))
 
 
+def audited_attacks(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the attacks of the audit that the strongest one belongs to; the others are looks at the shipped model."""
+    strongest = candidate.get("strongest_attack")
+    return [a for a in candidate["attacks"] if not strongest or a["audience"] == strongest["audience"]]
+
+
+def aside_attacks(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the attacks on typical records that stand beside an audit by canaries."""
+    audited = audited_attacks(candidate)
+    return [attack for attack in candidate["attacks"] if attack not in audited]
+
+
 def gap_attack(candidate: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the gap attack, the baseline that only looks whether the answer is correct."""
-    named = [attack for attack in candidate["attacks"] if attack["name"].split(":")[0].split(" ")[0] == "gap"]
+    """Return the audit's gap attack, the baseline that only looks whether the answer matches the label."""
+    named = [a for a in audited_attacks(candidate) if a["name"].split(":")[0].split(" ")[0] == "gap"]
     return named[0] if named else None
+
+
+def gap_point(gap: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the one (FPR, TPR) that a yes-or-no attack has, None where its curve shows more than one."""
+    ends = ((0.0, 0.0), (1.0, 1.0))
+    inner = [(finite(a), finite(b)) for a, b in gap["roc"] if (a, b) not in ends]
+    if len(gap["roc"]) < 2 or len(inner) > 1:
+        return None
+    false, true = inner[0] if inner else ends[0]
+    return None if false is None or true is None else (false, true)
+
+
+def gap_rate(gap: Mapping[str, Any]) -> float | None:
+    """Return what the gap attack reaches at 1 % FPR when coin flips move its one operating point there.
+
+    A yes-or-no answer has no threshold to tune: read off its ROC, the rate would be 0 whenever its FPR exceeds 1 %.
+
+    >>> round(gap_rate({"roc": [[0, 0], [0.02, 1.0], [1, 1]]}), 3)
+    0.5
+    """
+    point = gap_point(gap)
+    if point is None:
+        return finite(gap["tpr_at_1pct"]["value"])
+    false, true = point
+    return true * 0.01 / false if false > 0.01 else true + (1 - true) * (0.01 - false) / (1 - false)
 
 
 def limits(report: Mapping[str, Any]) -> tuple[Limit, ...]:
@@ -116,11 +153,31 @@ def _bar(limit: Limit, candidate: Mapping[str, Any]) -> Bar:
         title=TITLES[limit.name],
         value=ratio(value) if limit.name == "auc" else amount(value, limit.unit),
         limit=f"{limit.side} {bound(limit)}",
-        provenance=note["kind"] if note else f"measured, mode {candidate['mode']}",
+        provenance=note["kind"] if note else f"measured, mode {candidate['mode']}, {_measured_on(limit)}",
         filled=min(max(filled, 0.0), 1.0),
         mark=min(limit.bound, 1.0) if at_least else None,
         met=None if value is None else limit.miss(value) == 0,
     )
+
+
+def _measured_on(limit: Limit) -> str:
+    return "shipped executable" if limit.name == "test_accuracy" else "audited siblings"
+
+
+def choice_rule(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
+    """Say why `candidate` was chosen, and name the feasible ones that leak less and were not."""
+    feasible = [c for c in report["candidates"] if c["feasible"]]
+    rule = (
+        f"{len(feasible)} of them feasible: the least leaking of those within one point of the best validation accuracy"
+    )
+    leakage = limit_value(candidate, "tpr_at_1pct")
+    less = [c for c in feasible if (limit_value(c, "tpr_at_1pct") or 0.0) < (leakage or 0.0)]
+    passed = [
+        f"{c['recipe']} leaks less ({percent(limit_value(c, 'tpr_at_1pct'))}) at validation accuracy "
+        f"{percent(c['validation_accuracy']['value'])} against {percent(candidate['validation_accuracy']['value'])}"
+        for c in less[:3]
+    ]
+    return "; ".join([rule, *passed])
 
 
 def records_verdict(report: Mapping[str, Any], candidate: Mapping[str, Any] | None) -> Verdict:
@@ -132,6 +189,9 @@ def records_verdict(report: Mapping[str, Any], candidate: Mapping[str, Any] | No
     if strongest is None:
         return Verdict(asset, NOT_MEASURED, "warn", "", ("No attack was run: nothing is known about leakage.",))
     status, tone, threshold = _judge_leakage(report, candidate, strongest)
+    louder = _louder(candidate, strongest)
+    if louder and tone != "bad":
+        status, tone = f"{status}, but {louder}", "warn"
     return Verdict(asset, status, tone, threshold, _leakage_lines(report, candidate, strongest))
 
 
@@ -151,7 +211,7 @@ def _judge_leakage(
             return "over the limit", "bad", threshold
         return "within the limit", "good", threshold + _reach(judged, strongest)
     low, _ = interval(strongest["tpr_at_1pct"])
-    threshold = "no limit was set; judged against chance: is the interval of the TPR at 1 % FPR above 1 %?"
+    threshold = "without a limit, judged against chance: is the interval of the TPR at 1 % FPR above 1 %?"
     if low is None:
         return NOT_MEASURED, "warn", threshold
     return ("above chance", "warn", threshold) if low > 0.01 else ("not told apart from chance", "plain", threshold)
@@ -172,25 +232,77 @@ def _baseline(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[s
     return [f"Without protection (recipe none): {with_bounds(attack['tpr_at_1pct'])}, {attack['name']}."]
 
 
+def _louder(candidate: Mapping[str, Any], strongest: Mapping[str, Any]) -> str:
+    """Say what beats the audit's strongest rate beyond its interval: typical records, or the gap attack's coin flips.
+
+    Attacks with few distinct scores can have no threshold near 1 % FPR; their rate then hides what they know.
+    """
+    _, high = interval(strongest["tpr_at_1pct"])
+    if high is None:
+        return ""
+    lows = [interval(attack["tpr_at_1pct"])[0] for attack in aside_attacks(candidate)]
+    if any(low is not None and low > high for low in lows):
+        return "typical records leak more than canaries"
+    gap = gap_attack(candidate)
+    rate = gap_rate(gap) if gap else None
+    return "the gap baseline finds more" if rate is not None and rate > high else ""
+
+
 def _leakage_lines(
     report: Mapping[str, Any], candidate: Mapping[str, Any], strongest: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    gap = gap_attack(candidate)
-    kind = "canaries (worst case)" if strongest["audience"] == "canaries" else "population (average case)"
-    shadow = "adaptive" if strongest["adaptive"] else "not adaptive"
-    lines = [
-        f"Strongest of {len(candidate['attacks'])} attacks, {strongest['name']}: finds "
-        f"{with_bounds(strongest['tpr_at_1pct'])} of members at 1 % false positives (chance: 1 %).",
+    shadow = "adaptive (shadow models of the same recipe)" if strongest["adaptive"] else "not adaptive"
+    return (
+        f"Strongest of {len(audited_attacks(candidate))} attacks, {strongest['name']}: finds "
+        f"{with_bounds(strongest['tpr_at_1pct'])} of members at 1 % false positives (chance: 1 %); balanced accuracy "
+        f"{percent(strongest['balanced_accuracy'])} (chance: 50 %).",
+        *_gap_line(candidate),
         *_baseline(report, candidate),
         f"Resolution: {count(strongest['negatives'])} non-member trials, {count(strongest['positives'])} member "
-        f"trials; {kind}; {shadow}.",
+        f"trials; {_KINDS[strongest['audience']]}; {shadow}.",
+        *_aside_line(candidate),
+        *_whose(candidate, strongest),
+    )
+
+
+_KINDS = {"canaries": "canaries (worst case)", "population": "population (average case)"}
+
+
+def _gap_line(candidate: Mapping[str, Any]) -> list[str]:
+    gap = gap_attack(candidate)
+    if gap is None:
+        return []
+    point = gap_point(gap)
+    reached = "" if point is None else f"yes for {percent(point[1])} of members, {percent(point[0])} of others; "
+    return [
+        f"Gap baseline (does the answer match the label?): {reached}{percent(gap_rate(gap))} at 1 % false "
+        f"positives; balanced accuracy {percent(gap['balanced_accuracy'])}."
     ]
-    if gap is not None:
-        lines.append(
-            f"Gap baseline (is the answer correct?): TPR at 1 % FPR {with_bounds(gap['tpr_at_1pct'])}, "
-            f"balanced accuracy {percent(gap['balanced_accuracy'])} (chance: 50 %)."
-        )
-    return tuple(lines)
+
+
+def _aside_line(candidate: Mapping[str, Any]) -> list[str]:
+    aside = sorted(aside_attacks(candidate), key=lambda a: -(finite(a["tpr_at_1pct"]["value"]) or 0.0))
+    if not aside:
+        return []
+    best = aside[0]
+    return [
+        f"Apart from the audit, the best of {len(aside)} attacks on {_KINDS[best['audience']]}, {best['name']}: "
+        f"{with_bounds(best['tpr_at_1pct'])}, {count(best['negatives'])} non-members"
+        f"{'' if best['adaptive'] else ', not adaptive'}."
+    ]
+
+
+def _whose(candidate: Mapping[str, Any], strongest: Mapping[str, Any]) -> list[str]:
+    """Say which models the rates are of and which the accuracy is of: they were trained on different records."""
+    audited = candidate["audit_accuracy"]
+    if not audited:
+        return []
+    trained = "trained with canaries" if strongest["audience"] == "canaries" else "trained on parts of the records"
+    without = ", trained without canaries" if strongest["audience"] == "canaries" else ", trained on all of them"
+    return [
+        f"Leakage is of {count(audited['n'])} siblings {trained} (accuracy {percent(audited['value'])}); test accuracy "
+        f"{percent(candidate['test_accuracy'])} and cost are of the shipped executable{without}."
+    ]
 
 
 def budget_verdict(report: Mapping[str, Any], candidate: Mapping[str, Any] | None) -> Verdict:
@@ -201,7 +313,7 @@ def budget_verdict(report: Mapping[str, Any], candidate: Mapping[str, Any] | Non
         lines = tuple(f"{c['recipe']}: {'; '.join(c['violations']) or 'meets the budget'}" for c in nearest)
         return Verdict("budget", "no candidate meets the budget", "bad", "every limit must hold; nearest first", lines)
     if not count_limits:
-        return Verdict("budget", "no limit was set", "plain", "", ("Every measured candidate counts as feasible.",))
+        return Verdict("budget", "no limit to judge", "plain", "", ("Every measured candidate counts as feasible.",))
     drawn = bars(report, candidate)
     missed = [bar for bar in drawn if bar.met is False]
     unknown = [bar for bar in drawn if bar.met is None]

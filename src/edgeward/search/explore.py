@@ -58,7 +58,7 @@ def explore(
     """
     measured: list[Measured] = []
     failures: list[Failure] = []
-    postponed: list[tuple[float, Proposal]] = []
+    postponed: list[tuple[float, Proposal, Failure]] = []
     total = len(proposals)
 
     def take(proposal: Proposal) -> None:
@@ -68,24 +68,31 @@ def explore(
         watcher.event("measured", {"candidate": proposal.candidate.to_json(), "resumed": known})
         on_measured(Frontier(tuple(measured), budget))
 
-    for position, proposal in enumerate(proposals):
-        name = proposal.candidate.recipe
-        watcher.step("candidates", position, total, name)
-        try:
-            cost = proposal.foresee()
-            broken = foreseen_violations(budget, cost)
-            if broken and proposal.recall() is None:
-                misses = [limit.miss(cost.value(limit.name)) for limit in budget.limits() if limit.name in cost]
-                postponed.append((sum(misses), proposal))
-                failures.append(Failure(name, "not trained, its declared cost breaks the budget: " + "; ".join(broken)))
-                continue
+    def consider(proposal: Proposal) -> None:
+        cost = proposal.foresee()
+        broken = foreseen_violations(budget, cost)
+        if not broken or proposal.recall() is not None:
             take(proposal)
+            return
+        misses = [limit.miss(cost.value(limit.name)) for limit in budget.limits() if limit.name in cost]
+        why = "not trained, its declared cost breaks the budget: " + "; ".join(broken)
+        failures.append(Failure(proposal.candidate.recipe, why))
+        postponed.append((sum(misses), proposal, failures[-1]))
+
+    def attempt(action: Callable[[Proposal], None], proposal: Proposal) -> None:
+        name = proposal.candidate.recipe
+        try:
+            action(proposal)
         except EdgewardError as error:
             failures.append(Failure(name, str(error)))
             watcher.event("failed", {"recipe": name, "reason": error.what})
+
+    for position, proposal in enumerate(proposals):
+        watcher.step("candidates", position, total, proposal.candidate.recipe)
+        attempt(consider, proposal)
     if not measured and postponed:
-        nearest = min(postponed, key=lambda entry: entry[0])[1]
-        failures = [f for f in failures if f.recipe != nearest.candidate.recipe]
-        take(nearest)
+        _, nearest, refused = min(postponed, key=lambda entry: entry[0])
+        failures = [failure for failure in failures if failure is not refused]
+        attempt(take, nearest)
     watcher.step("candidates", total, total, "done")
     return Frontier(tuple(measured), budget), tuple(failures)

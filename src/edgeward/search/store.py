@@ -18,9 +18,8 @@ class Store:
     """Measured candidates under `root`, by digest. A killed run leaves only `.partial` folders, which are ignored."""
 
     def __init__(self, root: Path) -> None:
-        """Use (and create) the folder `root`."""
+        """Use the folder `root`, created with the first entry."""
         self.root = root
-        root.mkdir(parents=True, exist_ok=True)
 
     def folder(self, candidate: Candidate) -> Path:
         """Return the folder of a measured candidate."""
@@ -42,7 +41,7 @@ class Store:
         """Store a measurement with the files that `write` puts into the given folder."""
         partial = self.root / f"{candidate.digest}.{os.getpid()}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
+        partial.mkdir(parents=True)
         write(partial)
         described = {**candidate.to_json(), "context": dict(candidate.context)}
         (partial / "candidate.json").write_text(json.dumps(described, indent=1, sort_keys=True), encoding="utf-8")

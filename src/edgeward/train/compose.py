@@ -10,6 +10,11 @@ from edgeward.core.errors import CompositionError
 from edgeward.train.part import Loss, Part
 
 
+def _acts_while_training(part: Part) -> bool:
+    """Return whether a part has hooks that only the default loop calls."""
+    return any(getattr(type(part), hook) is not getattr(Part, hook) for hook in ("augment", "on_step", "on_epoch"))
+
+
 def compose(parts: Sequence[Part], template: nn.Module) -> list[Loss]:
     """Check a list of parts and return their losses; raises one `CompositionError` with every reason.
 
@@ -20,6 +25,10 @@ def compose(parts: Sequence[Part], template: nn.Module) -> list[Loss]:
         owners = [part.slug for part in parts if getattr(part.needs, demand)]
         if len(owners) > 1:
             problems.append(f"{' and '.join(owners)} each own the {noun}; keep one")
+    owners = [part.slug for part in parts if part.needs.owns_optimizer]
+    idle = [part.slug for part in parts if not part.needs.owns_optimizer and _acts_while_training(part)]
+    if owners and idle:
+        problems.append(f"{', '.join(idle)} act during training, which {owners[0]} runs by itself without calling them")
     private = [part for part in parts if part.needs.differentially_private]
     if private:
         coupled = [part.slug for part in parts if not part.needs.per_sample_loss]

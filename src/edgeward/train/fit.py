@@ -37,7 +37,7 @@ def epoch_order(
     """Return each model's own shuffled members as equally many, nearly equal batches, and the weights.
 
     Every model takes ceil(largest count / batch) steps. Short batches are padded with the model's own first members
-    at weight 0, so that no non-member ever touches batch statistics.
+    (repeated if need be) at weight 0, so that no non-member ever touches batch statistics.
     """
     steps = math.ceil(int(members.sum(1).max()) / batch)
     indices, weights = [], []
@@ -45,7 +45,8 @@ def epoch_order(
         own = mask.nonzero().squeeze(1)
         order = own[torch.randperm(len(own), generator=seed.child("order", epoch).torch())]
         pieces = torch.tensor_split(order, steps)
-        indices.append(torch.stack([torch.cat([piece, order[: batch - len(piece)]])[:batch] for piece in pieces]))
+        padding = order.repeat(math.ceil(batch / len(order)))
+        indices.append(torch.stack([torch.cat([piece, padding])[:batch] for piece in pieces]))
         weights.append(torch.stack([(torch.arange(batch) < len(piece)).float() for piece in pieces]))
     width = int(torch.stack(weights).sum(2).max())
     return torch.stack(indices)[:, :, :width], torch.stack(weights)[:, :, :width]
@@ -90,6 +91,26 @@ def _check(context: Context) -> None:
         raise DataError("training cannot start:\n  " + "\n  ".join(problems), fix="check the splits and the classes")
 
 
+def _check_weights(population: Population, context: Context) -> None:
+    tensors = {**population.params, **population.buffers}
+    bad = [name for name, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    if bad:
+        raise ModelError(
+            f"{len(bad)} tensors hold NaN or infinity after training",
+            expected="finite weights",
+            came=", ".join(bad[:8]),
+            fix=f"lower the learning rate (now {context.schedule.rate}) or check the records for NaN",
+        )
+
+
+@contextmanager
+def seeded(context: Context, *labels: str | int) -> Iterator[None]:
+    """Seed torch's global generator (dropout, augmentations) for one purpose and restore it afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.seeds[0].child(*labels).value)
+        yield
+
+
 def _epoch(
     context: Context, population: Population, losses: Sequence[Loss], parts: Sequence[Part], opt: torch.optim.Optimizer
 ) -> float:
@@ -119,7 +140,8 @@ def fit(
 ) -> Population:
     """Train a population in place with the hooks of `parts` and return it.
 
-    Arguments: `checkpoint` names a file written every `every` epochs and resumed from when its `tag` fits.
+    Arguments: `checkpoint` names a file written every `every` epochs, and before the first one when a part's
+    preparation is worth keeping (teachers' labels), and resumed from when its `tag` fits.
     Cost: epochs x batches x one batched forward and backward of S models.
     Errors: `CompositionError`, `DataError`, `ModelError` when the loss stops being finite.
     """
@@ -133,12 +155,14 @@ def fit(
         part.prepare(context, population)
     with flushed_denormals():
         if owner is not None:
-            owner.train(context, population, losses, parts)
+            with seeded(context, "owner"):
+                owner.train(context, population, losses, parts)
         else:
             save = None if checkpoint is None else partial(checkpoints.save, checkpoint, tag=tag)
             _run(population, context, losses, parts, optimizer, save, every)
     for part in parts:
         part.finish(context, population)
+    _check_weights(population, context)
     for tensor in population.params.values():
         tensor.requires_grad_(False)
     return population
@@ -153,12 +177,13 @@ def _run(
     save: Callable[[Population, torch.optim.Optimizer, Context], None] | None,
     every: int,
 ) -> None:
+    if save is not None and context.epoch == 0 and context.memory:
+        save(population, optimizer, context)
     while context.epoch < context.schedule.epochs and not context.stop:
         for group in optimizer.param_groups:
             group["lr"] = rate_at(context.schedule, context.epoch)
-        with torch.random.fork_rng(devices=[]):
-            # dropout draws from the global generator; seeded per epoch so that a resumed run draws the same
-            torch.manual_seed(context.seeds[0].child("dropout", context.epoch).value)
+        # seeded per epoch so that a resumed run draws the same
+        with seeded(context, "dropout", context.epoch):
             loss = _epoch(context, population, losses, parts, optimizer)
         if not math.isfinite(loss):
             raise ModelError(

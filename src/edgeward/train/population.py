@@ -10,6 +10,7 @@ from typing import TypeAlias, final
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
@@ -87,7 +88,8 @@ class Population:
     @torch.no_grad()
     def logits(self, x: Float[Tensor, "n ..."], *, chunk: int = 4096) -> Float[Tensor, "S n C"]:
         """Return the eval-mode logits of every model on the same records."""
-        pieces = [self.forward(part, training=False, per_model=False) for part in torch.split(x, chunk)]
+        device = next(iter(self.params.values())).device
+        pieces = [self.forward(part.to(device), training=False, per_model=False) for part in torch.split(x, chunk)]
         return torch.cat(pieces, dim=1)
 
     def state(self, index: int) -> dict[str, Tensor]:
@@ -118,16 +120,28 @@ class Population:
 
     def load(self, path: Path) -> None:
         """Read back what `save` wrote into this population's tensors."""
-        self.assign(load_file(path))
+        try:
+            state = load_file(path)
+        except SafetensorError as error:
+            raise ModelError(
+                f"the stored population {path.name} is damaged",
+                expected="a complete safetensors file",
+                came=str(error),
+                fix=f"delete {path.name}; training starts again",
+            ) from error
+        self.assign(state)
 
     def assign(self, state: Mapping[str, Tensor]) -> None:
-        """Copy stacked tensors into this population; names must match exactly."""
+        """Copy stacked tensors into this population; names and shapes must match exactly."""
         own = {**self.params, **self.buffers}
-        if state.keys() != own.keys():
+        shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+        stored = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if stored != shapes:
+            differing = sorted(n for n in shapes.keys() | stored.keys() if shapes.get(n) != stored.get(n))[:4]
             raise ModelError(
                 "the stored population is of another architecture",
-                expected=", ".join(sorted(own)[:4]) + ", ...",
-                came=", ".join(sorted(state)[:4]) + ", ...",
+                expected=", ".join(f"{name} {shapes.get(name, 'absent')}" for name in differing),
+                came=", ".join(f"{name} {stored.get(name, 'absent')}" for name in differing),
                 fix="delete the stored file or use the same factory",
             )
         with torch.no_grad():
