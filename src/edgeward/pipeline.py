@@ -90,7 +90,10 @@ class Pipeline:
         return [proposal(recipe) for recipe in recipes]
 
     def foresee(self, recipe: Recipe) -> Cost:
-        """Return the cost of the untrained final structure: exact bytes and counts before the first expensive step."""
+        """Return the cost of the untrained final structure, known before the first expensive step.
+
+        Counts are exact; file bytes are a lower bound, since equal tensors of an untrained network are stored once.
+        """
         network = capture(build(recipe.structure(self.factory), self.seed).eval(), self.splits.input_shape)
         artefact = choose_backend(network).lower(network)
         cost, _ = network_cost(network, self.device, file_bytes=len(artefact))

@@ -23,9 +23,12 @@ class Measured:
 
 
 def objectives(measurement: Measurement) -> tuple[float, float, float]:
-    """Return (error, bytes, leakage), each to be minimised; leakage is the strongest attack's TPR at 1 % FPR."""
+    """Return (error, bytes, leakage), each to be minimised; leakage is the strongest attack's TPR at 1 % FPR.
+
+    A candidate that was not attacked counts as leaking everything: what was not measured is never preferred.
+    """
     strongest = measurement.strongest_attack
-    leakage = strongest.tpr_at_1pct.value if strongest else 0.0
+    leakage = strongest.tpr_at_1pct.value if strongest else 1.0
     return 1.0 - measurement.test_accuracy.value, measurement.cost.value("file_bytes"), leakage
 
 
