@@ -16,6 +16,7 @@ from edgeward.measure.fingerprint import environment
 
 CLAIMS = Path(__file__).parent / "claims"
 RESULTS = Path(__file__).parent / "results"
+RATES = ("name", "auc", "tpr_at_1pct", "tpr_at_0_1pct", "balanced_accuracy")
 
 
 def rate(candidate: dict, metric: str) -> float:
@@ -44,7 +45,7 @@ def row(candidate: dict) -> dict:
         "test_accuracy": candidate["test_accuracy_estimate"],
         "audit_accuracy": candidate["audit_accuracy"],
         "train_accuracy": candidate["train_accuracy"],
-        "strongest_attack": {k: attack[k] for k in ("name", "auc", "tpr_at_1pct", "tpr_at_0_1pct", "balanced_accuracy")},
+        "strongest_attack": {key: attack[key] for key in RATES},
         "gap_balanced_accuracy": gap["balanced_accuracy"],
         "loss_threshold_balanced_accuracy": loss["balanced_accuracy"],
         "nonzeros": candidate["cost"]["nonzeros"],
