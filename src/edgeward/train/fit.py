@@ -39,17 +39,21 @@ def epoch_order(
     Every model takes ceil(largest count / batch) steps. Short batches are padded with the model's own first members
     (repeated if need be) at weight 0, so that no non-member ever touches batch statistics.
     """
-    steps = math.ceil(int(members.sum(1).max()) / batch)
-    indices, weights = [], []
-    for mask, seed in zip(members, seeds, strict=True):
+    counts = members.sum(1)
+    steps = math.ceil(int(counts.max()) / batch)
+    orders = torch.zeros(len(members), int(counts.max()), dtype=torch.int64)
+    for row, mask, seed in zip(orders, members, seeds, strict=True):
         own = mask.nonzero().squeeze(1)
-        order = own[torch.randperm(len(own), generator=seed.child("order", epoch).torch())]
-        pieces = torch.tensor_split(order, steps)
-        padding = order.repeat(math.ceil(batch / len(order)))
-        indices.append(torch.stack([torch.cat([piece, padding])[:batch] for piece in pieces]))
-        weights.append(torch.stack([(torch.arange(batch) < len(piece)).float() for piece in pieces]))
-    width = int(torch.stack(weights).sum(2).max())
-    return torch.stack(indices)[:, :, :width], torch.stack(weights)[:, :, :width]
+        row[: len(own)] = own[torch.randperm(len(own), generator=seed.child("order", epoch).torch())]
+    step = torch.arange(steps)
+    base, longer = (counts // steps)[:, None], (counts % steps)[:, None]
+    start = step * base + torch.minimum(step, longer)
+    size = base + (step < longer)
+    place = torch.arange(int(size.max()))
+    real = place < size[..., None]
+    position = torch.where(real, start[..., None] + place, (place - size[..., None]) % counts[:, None, None])
+    index = orders.gather(1, position.flatten(1)).view(position.shape)
+    return index, real.float()
 
 
 def batches(context: Context, device: torch.device) -> Iterator[Batch]:
