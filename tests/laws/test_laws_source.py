@@ -14,7 +14,14 @@ ALLOWED_IMPORTS = {
     ("load/weights.py", "pickle.UnpicklingError"): "the name of the refusal only",
     ("load/weights.py", "pickle"): "the same import, seen as its module",
 }
-SEEDERS = ("torch.manual_seed", "torch.random.manual_seed", "torch.seed", "np.random.seed", "numpy.random.seed")
+SEEDERS = (
+    "torch.manual_seed",
+    "torch.default_generator.manual_seed",
+    "torch.random.manual_seed",
+    "torch.seed",
+    "np.random.seed",
+    "numpy.random.seed",
+)
 SEEDERS += ("random.seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all")
 GLOBAL_DRAWS = ("np.random.rand", "np.random.randn", "np.random.randint", "np.random.permutation", "np.random.shuffle")
 GLOBAL_DRAWS += ("np.random.choice", "np.random.normal", "random.random", "random.shuffle", "random.choice")

@@ -111,7 +111,7 @@ def _check_weights(population: Population, context: Context) -> None:
 def seeded(context: Context, *labels: str | int) -> Iterator[None]:
     """Seed torch's global generator (dropout, augmentations) for one purpose and restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(context.seeds[0].child(*labels).value)
+        torch.default_generator.manual_seed(context.seeds[0].child(*labels).value)
         yield
 
 

@@ -24,7 +24,7 @@ Factory: TypeAlias = Callable[[], nn.Module]
 def build(factory: Factory, seed: Seed) -> nn.Module:
     """Call `factory` with torch's global generator seeded and restored afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed.value)
+        torch.default_generator.manual_seed(seed.value)
         return factory()
 
 
