@@ -79,7 +79,7 @@ def reproduce(name: str, workdir: Path) -> dict:
         "title": claim["title"],
         "scale": claim["scale"],
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": environment(),
+        "environment": environment(),
         "runs": runs,
         "holds": all(check["holds"] is not False for run in runs for check in run["checks"]),
         "not_measured": [c["check"] for run in runs for c in run["checks"] if c["holds"] is None],

@@ -78,4 +78,8 @@ def test_stored_results_name_their_machine():
         stored = json.loads(path.read_text())
         assert stored["name"] == path.stem
         assert stored["environment"]
-        assert named(stored["name"], find())
+        claim = stored["name"].removeprefix("claims-")
+        if claim != stored["name"]:
+            assert (FOLDER / "claims" / f"{claim}.toml").exists()
+        else:
+            assert named(stored["name"], find())
