@@ -63,9 +63,17 @@ def batches(context: Context, device: torch.device) -> Iterator[Batch]:
         yield Batch(context.x[rows].to(device), context.y[rows].to(device), rows, mass.to(device))
 
 
+def as_stored(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return `tensor` as a contiguous view in the memory order of `like`; copied only if its own order differs."""
+    return tensor.contiguous() if like.is_contiguous() else tensor.mT.contiguous()
+
+
 def make_optimizer(population: Population, schedule: Schedule) -> torch.optim.Optimizer:
-    """Return a torch optimiser over the stacked parameters; element-wise, so that models stay independent."""
-    params = [p.requires_grad_() for p in population.params.values()]
+    """Return a torch optimiser over the stacked parameters; element-wise, so that models stay independent.
+
+    It holds contiguous views, since fused optimisers walk memory and not indices.
+    """
+    params = [as_stored(p.requires_grad_().detach(), p) for p in population.params.values()]
     if schedule.optimizer == "adam":
         return torch.optim.Adam(params, lr=schedule.rate, weight_decay=schedule.weight_decay, fused=True)
     momentum, decay = schedule.momentum, schedule.weight_decay
@@ -115,6 +123,15 @@ def seeded(context: Context, *labels: str | int) -> Iterator[None]:
         yield
 
 
+def _set_gradients(population: Population, opt: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Hand the gradients of `loss` to the optimiser's views; `backward` would copy each of them once more."""
+    held = list(population.params.values())
+    for view, leaf, gradient in zip(
+        opt.param_groups[0]["params"], held, torch.autograd.grad(loss, held, allow_unused=True), strict=True
+    ):
+        view.grad = None if gradient is None else as_stored(gradient, leaf)
+
+
 def _epoch(
     context: Context, population: Population, losses: Sequence[Loss], parts: Sequence[Part], opt: torch.optim.Optimizer
 ) -> float:
@@ -124,8 +141,7 @@ def _epoch(
         batch = reduce(lambda b, part: part.augment(context, b), parts, drawn)
         logits = population.forward(batch.x, training=True, per_model=True)
         loss = sum((weighted_mean(f(logits, batch, context), batch.weight) for f in losses), start=torch.zeros(()))
-        opt.zero_grad()
-        torch.autograd.backward(loss.sum())
+        _set_gradients(population, opt, loss.sum())
         opt.step()
         for part in parts:
             part.on_step(context, population)

@@ -9,7 +9,7 @@ from typing import ClassVar, final
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgeward.core.claim import Claim
 from edgeward.core.errors import ConfigError
@@ -168,8 +168,9 @@ class CrossEntropy(Part):
         """Return -log softmax(logits)[y] per sample."""
 
         def value(logits: Tensor, batch: Batch, context: Context) -> Tensor:
-            flat = nn.functional.cross_entropy(logits.flatten(0, 1), batch.y.flatten(), reduction="none")
-            return flat.view(batch.y.shape)
+            # classes before records: a softmax over ten adjacent floats is not vectorised, one over ten long rows is
+            log = torch.log_softmax(logits.mT.contiguous(), 1)
+            return -log.gather(1, batch.y[:, None]).squeeze(1)
 
         return value
 

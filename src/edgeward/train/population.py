@@ -17,6 +17,7 @@ from torch.func import functional_call, vmap
 
 from edgeward.core.errors import ModelError
 from edgeward.core.randomness import Seed
+from edgeward.train.dense import dense_layers, run_dense
 
 Factory: TypeAlias = Callable[[], nn.Module]
 
@@ -26,6 +27,11 @@ def build(factory: Factory, seed: Seed) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed.value)
         return factory()
+
+
+def _laid_out(stacked: Tensor) -> Tensor:
+    """Return stacked matrices in the memory order of their gradients (inputs before outputs), which saves a copy."""
+    return stacked.mT.contiguous().mT if stacked.dim() == 3 else stacked
 
 
 @final
@@ -63,7 +69,7 @@ class Population:
                         came=f"{len(shapes)} different shapes",
                         fix="build every model with the same factory",
                     )
-                target[name] = torch.stack([e[name].detach() for e in entries]).to(device)
+                target[name] = _laid_out(torch.stack([e[name].detach() for e in entries]).to(device))
         return cls(models[0], params, buffers)
 
     def __len__(self) -> int:
@@ -76,6 +82,9 @@ class Population:
         In training mode buffers (running statistics) are updated in place, per model.
         """
         self.template.train(training)
+        layers = dense_layers(self.template, x.dim()) if per_model else None
+        if layers is not None:
+            return run_dense(layers, self.params, x)
         call = partial(functional_call, self.template)
         run = vmap(
             lambda p, b, v: call((p, b), (v,)),

@@ -1,0 +1,48 @@
+"""Stacked multi-layer perceptrons as plain batched products: `vmap` costs as much as their arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+_ELEMENTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU)
+
+
+def dense_layers(template: nn.Module, axes: int) -> Sequence[tuple[str, nn.Module]] | None:
+    """Return the named layers of a plain sequence of linear and element-wise layers, None for any other network.
+
+    `axes` of the records [S, B, ...]: more than three need a leading `nn.Flatten`.
+    Subclasses and layers with hooks or parametrisations may do more than their arithmetic and do not qualify.
+    """
+    if type(template) is not nn.Sequential or _observed(template):
+        return None
+    layers = list(template.named_children())
+    if layers and type(layers[0][1]) is nn.Flatten and layers[0][1].start_dim == 1 and layers[0][1].end_dim == -1:
+        axes = 3
+    if axes != 3:
+        return None
+    plain = all(type(layer) in (nn.Flatten, nn.Linear, *_ELEMENTWISE) and not _observed(layer) for _, layer in layers)
+    return layers if plain else None
+
+
+def _observed(layer: nn.Module) -> bool:
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+
+
+def run_dense(
+    layers: Sequence[tuple[str, nn.Module]], params: Mapping[str, Tensor], x: Float[Tensor, "S B ..."]
+) -> Float[Tensor, "S B C"]:
+    """Run S perceptrons on their own records: one batched product per linear layer."""
+    for name, layer in layers:
+        if isinstance(layer, nn.Flatten):
+            x = x.flatten(2)
+            continue
+        if not isinstance(layer, nn.Linear):
+            x = layer(x)
+            continue
+        weight, bias = params[f"{name}.weight"].mT, params.get(f"{name}.bias")
+        x = torch.bmm(x, weight) if bias is None else torch.baddbmm(bias[:, None], x, weight)
+    return x
