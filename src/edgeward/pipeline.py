@@ -32,7 +32,7 @@ from edgeward.train.part import Schedule
 from edgeward.train.population import Factory, build
 from edgeward.train.task import Task, Trained
 
-FORMAT = 2
+FORMAT = 1
 """Raise when the meaning of a stored measurement changes: old entries are then measured again."""
 
 
