@@ -54,15 +54,20 @@ class ModelError(UserError):
 
 
 class UnsupportedOperators(ModelError):
-    """Every operator of a network that the graph has no place for, with its layer and a fix."""
+    """Every operator of a network that the graph (or an integer network) has no place for, with its layer and a fix."""
 
-    def __init__(self, problems: Sequence[tuple[str, str, str]]) -> None:
+    def __init__(
+        self,
+        problems: Sequence[tuple[str, str, str]],
+        *,
+        expected: str = "operators listed by `edgeward.graph.OPERATORS`",
+    ) -> None:
         """List all problems as (layer name, operator, fix)."""
         self.problems = tuple(problems)
         listing = "\n".join(f"    {layer}: {operator} -> {fix}" for layer, operator, fix in problems)
         super().__init__(
             f"{len(problems)} unsupported operator{'s' if len(problems) != 1 else ''}:\n{listing}",
-            expected="operators listed by `edgeward.graph.OPERATORS`",
+            expected=expected,
             fix="change the layers above, or open an issue naming the operator",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
 from dataclasses import dataclass
 from typing import final
@@ -56,3 +57,48 @@ class SecretRandomness:
     def seed(self) -> int:
         """Return an unpredictable 63-bit integer."""
         return secrets.randbits(63)
+
+
+@final
+class SecretBytes:
+    """Bytes that must stay unknown, such as a key: never printed, never stored by copying or pickling machinery.
+
+    Guarantee: the value is in no text made of this object (repr, str, format, tracebacks of its methods); equality
+    takes the same time wherever two values differ. It stays readable to whoever can read this process's memory.
+
+    >>> SecretBytes(b"top secret")
+    SecretBytes(10 bytes)
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        """Hold a copy of `value`."""
+        self._value = bytes(value)
+
+    @classmethod
+    def draw(cls, count: int) -> SecretBytes:
+        """Return `count` unpredictable bytes from the operating system's generator."""
+        return cls(SecretRandomness().bytes(count))
+
+    def reveal(self) -> bytes:
+        """Return the bytes; the caller must neither print nor store them."""
+        return self._value
+
+    def __len__(self) -> int:
+        """Return the number of bytes."""
+        return len(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both hold the same bytes."""
+        return isinstance(other, SecretBytes) and hmac.compare_digest(self._value, other._value)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Return the number of bytes, never the bytes."""
+        return f"SecretBytes({len(self._value)} bytes)"
+
+    def __reduce__(self) -> str:
+        """Refuse to be copied into a file."""
+        raise TypeError("secret bytes are not written to files")

@@ -12,4 +12,7 @@ from edgeward.graph.network import Node as Node
 from edgeward.graph.network import Value as Value
 from edgeward.graph.operators import OPERATORS as OPERATORS
 from edgeward.graph.operators import Operator as Operator
+from edgeward.graph.partition import Cut as Cut
+from edgeward.graph.partition import stages as stages
+from edgeward.graph.partition import subnetwork as subnetwork
 from edgeward.graph.program import capture_program as capture_program

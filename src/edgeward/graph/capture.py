@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from typing import Any
 
@@ -19,10 +20,11 @@ _DATA_DEPENDENT = ("data-dependent", "DataDependent", "Tensor.item", "_local_sca
 _BATCH = ("ConstraintViolation", "constraint", "specialized", "Constraints violated")
 
 
-def capture(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
+def capture(module: nn.Module, input_shape: tuple[int, ...] | tuple[tuple[int, ...], ...]) -> Network:
     """Capture the eval-mode forward pass of `module` as a typed layer graph.
 
-    Shapes: `input_shape` is that of one record, without the batch axis. Every value of the graph counts its shape per
+    Shapes: `input_shape` is that of one record, without the batch axis; a tuple of shapes for a module that takes
+    several tensors, whose values are called "input_0", "input_1", ... Every value of the graph counts its shape per
     record; a module that returns a tuple (early exits) gives several outputs in order.
 
     Guarantee: `module` is not changed (a copy is traced, in eval mode, in float32 on the CPU), and the network owns its
@@ -37,23 +39,31 @@ def capture(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     [('reshape', (4,)), ('linear', (2,))]
     """
     traced = _copied(module)
-    _check_arguments(module, input_shape)
+    shapes = _check_arguments(module, input_shape)
     # Random records: zeros would hide a branch on data that happens to be taken at zero.
-    records = torch.randn((2, *input_shape), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    records = tuple(torch.randn((2, *shape), generator=generator) for shape in shapes)
     _try_out(traced, records)
     straighten(traced)
-    return capture_program(_exported(traced, records))
+    return capture_program(_exported(traced, records), several=_several(input_shape))
 
 
-def _check_arguments(module: object, input_shape: tuple[int, ...]) -> None:
-    extents = isinstance(input_shape, tuple | list) and all(isinstance(e, int) and e > 0 for e in input_shape)
+def _several(input_shape: object) -> bool:
+    return isinstance(input_shape, tuple | list) and bool(input_shape) and isinstance(input_shape[0], tuple | list)
+
+
+def _check_arguments(module: object, input_shape: Any) -> tuple[tuple[int, ...], ...]:
+    """Return the shape of each input."""
+    shapes = tuple(input_shape) if _several(input_shape) else (input_shape,)
+    extents = all(isinstance(s, tuple | list) and all(isinstance(e, int) and e > 0 for e in s) for s in shapes)
     if not isinstance(module, nn.Module) or not extents:
         raise ModelError(
             "capture takes a module and the shape of one record",
             expected="an nn.Module and a tuple of positive integers",
             came=f"{type(module).__name__} and {input_shape!r}",
-            fix="for instance capture(model, (3, 32, 32))",
+            fix="for instance capture(model, (3, 32, 32)), or ((16, 32, 32), (64,)) for a model of two inputs",
         )
+    return shapes
 
 
 def _copied(module: nn.Module) -> nn.Module:
@@ -74,15 +84,15 @@ def _copied(module: nn.Module) -> nn.Module:
         ) from error
 
 
-def _try_out(module: nn.Module, records: Tensor) -> None:
+def _try_out(module: nn.Module, records: tuple[Tensor, ...]) -> None:
     """Run the module once, so that its own mistakes are not reported as those of the capture."""
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            answer = module(records)
+            answer = module(*records)
     except Exception as error:
         raise ModelError(
             "the module does not run",
-            expected=f"a module that takes float32 {list(records.shape)}",
+            expected=f"a module that takes float32 {', '.join(str(list(r.shape)) for r in records)}",
             came=f"{type(error).__name__}: {_first_line(error)}",
             fix="check input_shape: it is the shape of one record, without the batch axis",
         ) from error
@@ -98,14 +108,22 @@ def _try_out(module: nn.Module, records: Tensor) -> None:
         )
 
 
-def _exported(module: nn.Module, records: Tensor) -> ExportedProgram:
+def _exported(module: nn.Module, records: tuple[Tensor, ...]) -> ExportedProgram:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             # torch.export warns about its own internals.
             warnings.simplefilter("ignore")
-            return torch.export.export(module, (records,), dynamic_shapes=({0: Dim.DYNAMIC},))
+            return torch.export.export(module, records, dynamic_shapes=_batched(module, records))
     except Exception as error:
         raise _export_error(error) from error
+
+
+def _batched(module: nn.Module, records: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    """Return which axes vary: the first of every input, nested as torch.export wants it for `*arguments`."""
+    axes = tuple({0: Dim.DYNAMIC} for _ in records)
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    named = [p for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL][: len(records)]
+    return axes[: len(named)] + ((axes[len(named) :],) if len(named) < len(records) else ())
 
 
 def _export_error(error: Exception) -> ModelError:

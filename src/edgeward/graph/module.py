@@ -17,17 +17,28 @@ Build: TypeAlias = "Callable[[Mapping[str, Any], Mapping[str, Tensor], int], nn.
 _LAYER_NAMES = {"weight": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
 
 
-def to_module(network: Network) -> nn.Module:
+def to_module(network: Network) -> Rebuilt:
     """Rebuild a trainable module whose layers are `nn.Conv2d`, `nn.Linear`, `nn.BatchNorm*`, `nn.LayerNorm`, ...
 
     Layers sit at the paths they were captured from, so that the state dict has the keys of the original wherever its
     layers were standard ones; `reset_parameters` of each layer starts training anew. Quantised and binary layers are
     rebuilt as their inference arithmetic, whose rounding and signs carry no gradient.
 
-    Returns: a module in eval mode that maps [n, ...] to the output, or to a tuple where there are several.
+    Returns: a module in eval mode that maps [n, ...] (one argument for each input of the network, in order) to the
+    output, or to a tuple where there are several.
     Guarantee: equals `ReferenceExecutable(network)` up to float32 rounding. Cost: one copy of the tensors.
     """
     return Rebuilt(network).eval()
+
+
+def tensors_of(module: Rebuilt) -> dict[str, Tensor]:
+    """Return what a rebuilt module holds now, under the keys of the network it was built from."""
+    found = {}
+    for node, path in module.steps():
+        layer = module.get_submodule(path)
+        names = {role: role for role in node.tensors} if isinstance(layer, _Held) else _LAYER_NAMES
+        found.update({key: getattr(layer, names[role]).detach().clone() for role, key in node.tensors.items()})
+    return found
 
 
 @final
@@ -37,7 +48,7 @@ class Rebuilt(nn.Module):
     def __init__(self, network: Network) -> None:
         """Build and place one layer per node that holds tensors; nodes that share tensors share the layer."""
         super().__init__()
-        self._network_outputs, self._network_input = network.outputs, network.inputs[0]
+        self._network_outputs, self._network_inputs = network.outputs, network.inputs
         self._steps: list[tuple[Node, str | None]] = []
         placed: dict[tuple[str, ...], str] = {}
         for number, node in enumerate(network.nodes):
@@ -47,9 +58,13 @@ class Rebuilt(nn.Module):
             self._steps.append((node, placed.get(identity)))
         self._shapes = {node.name: network.values[node.output].shape for node in network.nodes}
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Return the output for records [n, ...]."""
-        values = {self._network_input: x}
+    def steps(self) -> list[tuple[Node, str]]:
+        """Return every node that holds tensors, with the path of its layer."""
+        return [(node, path) for node, path in self._steps if path is not None]
+
+    def forward(self, *records: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return the output for records [n, ...], one tensor for each input of the network."""
+        values = dict(zip(self._network_inputs, records, strict=True))
         for node, path in self._steps:
             inputs = [values[name] for name in node.inputs]
             layer = None if path is None else self.get_submodule(path)
@@ -57,7 +72,7 @@ class Rebuilt(nn.Module):
                 values[node.output] = layer(inputs[0])
             else:
                 held = {} if layer is None else {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
-                values[node.output] = apply(node, held, inputs, self._shapes[node.name], x.shape[0])
+                values[node.output] = apply(node, held, inputs, self._shapes[node.name], records[0].shape[0])
         found = tuple(values[name] for name in self._network_outputs)
         return found[0] if len(found) == 1 else found
 
@@ -66,6 +81,7 @@ def _place(root: nn.Module, network: Network, node: Node, number: int) -> str:
     tensors = {role: network.tensor(node, role) for role in node.tensors}
     rank = len(network.values[node.output].shape)
     layer = _BUILD[node.operator](node.attributes, tensors, rank) if node.operator in _BUILD else _Held(network, node)
+    _keep_fixed(layer, network, node)
     path = _path(root, node) or f"nodes.{number}_{node.operator}"
     parent = root
     *parents, last = path.split(".")
@@ -75,6 +91,16 @@ def _place(root: nn.Module, network: Network, node: Node, number: int) -> str:
         parent = parent.get_submodule(name)
     parent.add_module(last, layer)
     return path
+
+
+def _keep_fixed(layer: nn.Module, network: Network, node: Node) -> None:
+    """Turn parameters of a layer that training must not change (a fixed normalisation of pixels) into buffers."""
+    for role, key in node.tensors.items():
+        name = _LAYER_NAMES.get(role, role)
+        learned = key in network.parameters or key.startswith(FOLDED) or not network.parameters
+        if not learned and name in layer._parameters:
+            tensor = layer._parameters.pop(name)
+            layer.register_buffer(name, None if tensor is None else tensor.detach())
 
 
 def _path(root: nn.Module, node: Node) -> str | None:

@@ -41,11 +41,11 @@ _UNCHANGED = frozenset(
 )
 
 
-def capture_program(program: ExportedProgram) -> Network:
-    """Translate an exported program with one input and a dynamic batch axis; nothing is executed but its constants.
+def capture_program(program: ExportedProgram, *, several: bool = False) -> Network:
+    """Translate an exported program with a dynamic batch axis; nothing is executed but its constants.
 
     The way in for a model that arrives as a .pt2 file: `capture_program(torch.export.load(path))`. The program must
-    have been exported in eval mode.
+    have been exported in eval mode. `several` allows more than one input: their values are "input_0", "input_1", ...
 
     Raises: `UnsupportedOperators` with all operators that have no place, `ModelError` for more than one input, for
     state that changes at inference, and for a fixed batch size.
@@ -53,16 +53,16 @@ def capture_program(program: ExportedProgram) -> Network:
     program = _functional(program)
     draft = Draft()
     _refuse_mutation(program)
-    parameters = _placeholders(program, draft)
+    inputs, parameters = _placeholders(program, draft, several)
     problems: list[tuple[str, str, str]] = []
     for node in _live(program.graph):
         if node.op == "call_function":
             _translate(node, draft, problems)
     if problems:
         raise UnsupportedOperators(tuple(dict.fromkeys(problems)))
-    outputs = _outputs(program, draft)
+    outputs = _outputs(program, draft, inputs)
     trainable = frozenset(key for key in draft.tensors if key in parameters)
-    return Network((INPUT,), outputs, tuple(draft.nodes), draft.values, draft.tensors, trainable)
+    return Network(inputs, outputs, tuple(draft.nodes), draft.values, draft.tensors, trainable)
 
 
 def _functional(program: ExportedProgram) -> ExportedProgram:
@@ -94,8 +94,8 @@ def _refuse_mutation(program: ExportedProgram) -> None:
         )
 
 
-def _placeholders(program: ExportedProgram, draft: Draft) -> frozenset[str]:
-    """Enter inputs and stored tensors; return the keys of the trainable ones."""
+def _placeholders(program: ExportedProgram, draft: Draft, several: bool) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Enter inputs and stored tensors; return the inputs' names and the keys of the trainable tensors."""
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     inputs, parameters = [], set()
     for spec in program.graph_signature.input_specs:
@@ -107,24 +107,30 @@ def _placeholders(program: ExportedProgram, draft: Draft) -> frozenset[str]:
             parameters |= {target} if spec.kind is InputKind.PARAMETER else set()
         else:
             draft.stored[node] = Stored(f"{CONSTANT}{target}", program.constants[str(target)].detach())
-    if len(inputs) != 1:
+    if not inputs or (len(inputs) > 1 and not several):
         raise ModelError(
             f"the network has {len(inputs)} inputs",
             expected="one input tensor [n, ...]",
             came=f"{len(inputs)} inputs",
             fix="wrap the network in a module that takes one tensor",
         )
+    names = tuple(f"{INPUT}_{i}" for i in range(len(inputs))) if several else (INPUT,)
+    for name, node in zip(names, inputs, strict=True):
+        _enter_input(name, node, draft)
+    return names, frozenset(parameters)
+
+
+def _enter_input(name: str, node: fx.Node, draft: Draft) -> None:
     try:
-        draft.values[INPUT] = Value(INPUT, record_shape(inputs[0].meta["val"]))
+        draft.values[name] = Value(name, record_shape(node.meta["val"]))
     except NoPlace as problem:
         raise ModelError(
             "the program has a fixed batch size",
             expected="a batch axis of any extent in front",
-            came=f"an input of shape {list(inputs[0].meta['val'].shape)}",
+            came=f"an input of shape {list(node.meta['val'].shape)}",
             fix="export with dynamic_shapes={0: torch.export.Dim('batch')}; values must not depend on the batch size",
         ) from problem
-    draft.names[inputs[0]] = INPUT
-    return frozenset(parameters)
+    draft.names[node] = name
 
 
 def _live(graph: fx.Graph) -> Iterator[fx.Node]:
@@ -202,7 +208,7 @@ def _enter_stored(node: fx.Node, draft: Draft) -> None:
         draft.stored[node] = Stored(f"{prefix}{node.name}", result)
 
 
-def _outputs(program: ExportedProgram, draft: Draft) -> tuple[str, ...]:
+def _outputs(program: ExportedProgram, draft: Draft, inputs: tuple[str, ...]) -> tuple[str, ...]:
     nodes = {node.name: node for node in program.graph.nodes}
     found: list[str] = []
     for spec in program.graph_signature.output_specs:
@@ -222,7 +228,7 @@ def _outputs(program: ExportedProgram, draft: Draft) -> tuple[str, ...]:
                 came=f"the batch on axis {draft.batch_axis(node)}",
                 fix="move the batch axis back before returning",
             )
-        found.append(name if name != INPUT and name not in found else _named_again(name, draft))
+        found.append(name if name not in inputs and name not in found else _named_again(name, draft))
     return tuple(found)
 
 

@@ -96,8 +96,8 @@ def _permute(a: Mapping[str, Any], held: Held, x: list[Tensor]) -> Tensor:
 
 
 def _slice(a: Mapping[str, Any], held: Held, x: list[Tensor]) -> Tensor:
-    index = torch.arange(a["start"], a["stop"], a["step"])
-    return x[0].index_select(a["axis"] + 1, index)
+    place = (*[slice(None)] * (a["axis"] + 1), slice(a["start"], a["stop"], a["step"]))
+    return x[0][place]
 
 
 def _pad(a: Mapping[str, Any], held: Held, x: list[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from edgeward.core.errors import ModelError
 from edgeward.nets.initialization import he_normal
 from edgeward.nets.registry import NETS
+from edgeward.nets.standardize import standardization
 
 
 @final
@@ -43,9 +45,10 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """A 3x3 stem, three stages of basic blocks at 32, 16 and 8 pixels, global average pooling, one linear layer."""
 
-    def __init__(self, blocks: int, channels: int, classes: int, width: int) -> None:
+    def __init__(self, blocks: int, channels: int, classes: int, width: int, standardize: nn.Module) -> None:
         """Create a network of 6 `blocks` + 2 layers."""
         super().__init__()
+        self.standardize = standardize
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = self._stage(width, width, blocks, 1)
@@ -60,17 +63,24 @@ class ResNet(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Tensor:
         """Return the logits."""
-        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.relu(self.bn1(self.conv1(self.standardize(x))))
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
         return logits
 
 
 @NETS.register("resnet")
-def resnet(depth: int = 20, channels: int = 3, classes: int = 10, width: int = 16) -> nn.Module:
+def resnet(
+    depth: int = 20,
+    channels: int = 3,
+    classes: int = 10,
+    width: int = 16,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+) -> nn.Module:
     """Return the CIFAR ResNet of `depth` = 6 k + 2 layers (8, 14, 20, 32, 44, 56, 110).
 
-    Shapes: [n, channels, 32, 32] -> logits [n, classes].
+    Shapes: [n, channels, 32, 32] -> logits [n, classes]. `mean` and `std` add a fixed standardisation of the input.
     Source: He, Zhang, Ren, Sun, arXiv 1512.03385, section 4.2 (identity shortcuts, option A). State-dict keys are
     those of the widespread implementation whose published weights reach 91.7 % with depth 20.
 
@@ -84,4 +94,5 @@ def resnet(depth: int = 20, channels: int = 3, classes: int = 10, width: int = 1
             came=str(depth),
             fix=f"use {max(8, 6 * ((depth - 2) // 6) + 2)}",
         )
-    return he_normal(ResNet((depth - 2) // 6, channels, classes, width))
+    first = standardization(mean, std, channels)
+    return he_normal(ResNet((depth - 2) // 6, channels, classes, width, first))
