@@ -6,6 +6,7 @@ import pytest
 
 from edgeward.core.errors import ConfigError
 from edgeward.devices import Figure, devices, load_profile, weakest
+from edgeward.devices.figure import BASES
 from edgeward.devices.profile import OPERATOR_CLASSES, PRECISIONS
 
 
@@ -17,7 +18,7 @@ def test_shipped_profile_names_a_source_for_every_number(name):
     assert len(figures) >= 10
     for label, _, figure in figures:
         assert figure.source.strip(), label
-        assert figure.basis in ("measured", "published", "derived"), label
+        assert figure.basis in BASES, label
         assert figure.value > 0, label
         assert "from memory" not in figure.source
 
@@ -78,7 +79,9 @@ def test_weakest_basis():
     strong, weak = Figure(1.0, "a", "measured"), Figure(1.0, "a", "derived")
     assert weakest([strong, weak, strong]) == "derived"
     assert weakest([strong]) == "measured"
-    assert weakest([]) == "derived"
+    assert weakest([strong, weak, Figure(1.0, "c", "assumed")]) == "assumed"
+    assert weakest([]) == "assumed"
+    assert Figure(1.0, "c", "assumed").scaled(2, "twice").basis == "assumed"
 
 
 def test_plain_form_holds_every_figure_with_its_source():

@@ -13,6 +13,8 @@ CALLS = {"eval", "exec", "compile", "__import__", "breakpoint", "input"}
 ALLOWED_IMPORTS = {
     ("load/weights.py", "pickle.UnpicklingError"): "the name of the refusal only",
     ("load/weights.py", "pickle"): "the same import, seen as its module",
+    ("backends/tee/process_world.py", "socket"): "a pair of connected sockets between two processes, never an address",
+    ("backends/tee/process_child.py", "socket"): "the other end of that pair; it may make no system calls for more",
 }
 SEEDERS = (
     "torch.manual_seed",

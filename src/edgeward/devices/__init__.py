@@ -8,3 +8,4 @@ from edgeward.devices.figure import weakest as weakest
 from edgeward.devices.profile import DeviceProfile as DeviceProfile
 from edgeward.devices.profile import OperatorClass as OperatorClass
 from edgeward.devices.profile import Precision as Precision
+from edgeward.devices.secure_world import SecureWorldProfile as SecureWorldProfile

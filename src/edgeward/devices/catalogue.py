@@ -31,8 +31,13 @@ def load_profile(name: str | Path) -> DeviceProfile:
         return _read(Path(name))
     if str(name) not in devices():
         raise unknown_name("device", str(name), devices())
-    text = (files("edgeward.devices") / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
-    return parse_profile(text, f"'{name}'")
+    return parse_profile(_shipped(str(name)) or "", f"'{name}'", _shipped)
+
+
+def _shipped(name: str) -> str | None:
+    if name not in devices():
+        return None
+    return (files("edgeward.devices") / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def _read(path: Path) -> DeviceProfile:
@@ -49,4 +54,4 @@ def _read(path: Path) -> DeviceProfile:
             came=getattr(error, "strerror", None) or str(error),
             fix="check the path, or choose a shipped profile (`edgeward devices list`)",
         ) from None
-    return parse_profile(text, f"'{path}'")
+    return parse_profile(text, f"'{path}'", _shipped)

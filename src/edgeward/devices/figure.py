@@ -6,29 +6,31 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, final
 
-Basis = Literal["measured", "published", "derived"]
+Basis = Literal["measured", "published", "derived", "assumed"]
 
-BASES: tuple[Basis, ...] = ("measured", "published", "derived")
+BASES: tuple[Basis, ...] = ("measured", "published", "derived", "assumed")
 """From strongest to weakest: taken on the device itself; printed by the source (or a quotient of what it prints and
-an exact count); anything that rests on a rule or on a vendor's word that was not checked again."""
+an exact count); anything that rests on a rule or on a vendor's word that was not checked again; a placeholder nobody
+has a source for, to be replaced by a measurement."""
 
 
 @final
 @dataclass(frozen=True)
 class Figure:
-    """A number with its source (publication, table, row) and its basis (`measured`, `published`, `derived`)."""
+    """A number with its source (publication, table, row) and its basis (a word of `BASES`)."""
 
     value: float
     source: str
     basis: Basis
 
     def scaled(self, factor: float, rule: str) -> Figure:
-        """Return this figure times `factor`, marked "derived", with `rule` appended to its source.
+        """Return this figure times `factor`, marked "derived" (or "assumed" still), with `rule` appended to its source.
 
         >>> Figure(80e6, "a board", "published").scaled(0.5, "half").basis
         'derived'
         """
-        return Figure(self.value * factor, f"{self.source}; {rule}", "derived")
+        basis: Basis = "assumed" if self.basis == "assumed" else "derived"
+        return Figure(self.value * factor, f"{self.source}; {rule}", basis)
 
     def to_json(self) -> dict[str, Any]:
         """Return {"value", "source", "basis"}."""

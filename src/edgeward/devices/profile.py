@@ -9,6 +9,7 @@ from typing import Any, Literal, final
 from edgeward.core.errors import ConfigError
 from edgeward.core.units import human
 from edgeward.devices.figure import Figure
+from edgeward.devices.secure_world import SecureWorldProfile
 
 Kind = Literal["mcu", "linux", "phone", "x86"]
 Precision = Literal["float32", "int8", "binary"]
@@ -49,7 +50,8 @@ class DeviceProfile:
     core with the software named by `runtime`, `op_overhead_seconds` per operator call, `bytes_per_second` of the memory
     that feeds the operators. Either `power_watt` (while computing) or `picojoule_per_mac` (whole board, int8
     convolution) is set. `flash_bytes` is None where weights are loaded into RAM. `band` is the factor within which a
-    latency predicted from this profile is expected to lie: assumed, not proved.
+    latency predicted from this profile is expected to lie: assumed, not proved. `secure_world` is None where the device
+    has none, or nobody described it.
     """
 
     name: str
@@ -67,6 +69,7 @@ class DeviceProfile:
     flash_bytes: Figure | None = None
     power_watt: Figure | None = None
     picojoule_per_mac: Figure | None = None
+    secure_world: SecureWorldProfile | None = None
 
     def rate(self, precision: Precision, operator_class: OperatorClass) -> Figure:
         """Return the MAC/s of an operator class at a precision; what the profile lacks is filled in and "derived".
@@ -126,6 +129,15 @@ class DeviceProfile:
         if self.picojoule_per_mac is not None:
             yield "board energy per MAC", "pJ", self.picojoule_per_mac
         yield "prediction within a factor", "", self.band
+        if self.secure_world is not None:
+            for label, unit, figure in self.secure_world.figures():
+                yield f"secure world: {label}", unit, figure
+
+    def need_secure_world(self) -> SecureWorldProfile:
+        """Return the secure world's profile. Raises: `ConfigError` where there is none."""
+        if self.secure_world is None:
+            raise _lacking(self.name, "secure_world", "a section [secure_world]")
+        return self.secure_world
 
     def describe(self) -> list[tuple[str, str]]:
         """Return (label, text) rows for a table; every number shows its basis and source."""
@@ -136,6 +148,8 @@ class DeviceProfile:
             ("instruction set", self.isa),
             ("software behind the rates", self.runtime),
         ]
+        if self.secure_world is not None:
+            rows += [(f"secure world: {label}", text) for label, text in self.secure_world.texts()]
         rows += [(label, f"{_shown(f.value, unit)} ({f.basis}: {f.source})") for label, unit, f in self.figures()]
         return rows
 
@@ -150,6 +164,7 @@ class DeviceProfile:
             precision: {name: figure.to_json() for name, figure in rates.items()}
             for precision, rates in self.mac_per_second.items()
         }
+        plain["secure_world"] = self.secure_world.to_json() if self.secure_world is not None else None
         return plain
 
 
@@ -160,4 +175,5 @@ def _lacking(name: str, what: str, expected: str) -> ConfigError:
 
 
 def _shown(value: float, unit: str) -> str:
-    return f"{value:g} {unit}".rstrip() if unit in ("W", "pJ", "") else human(value, unit)
+    plain = unit in ("W", "pJ", "") or unit.startswith("instr/")
+    return f"{value:g} {unit}".rstrip() if plain else human(value, unit)

@@ -50,7 +50,11 @@ def to_onnx(network: Network) -> onnx.ModelProto:
         draft.names[node.output] = ONNX_RULES[node.operator](draft, node)
     outputs = [f"exit_{i}" for i in range(len(network.outputs) - 1)] + ["logits"]
     for value, name in zip(network.outputs, outputs, strict=True):
-        draft.emit("Identity", [draft.names[value]], output=name)
+        if network.consumers(value) and network.producer(value) and draft.names[value].startswith("#"):
+            # ONNX Runtime's fusion of padding loses a value that is read here and, through an identity, an output.
+            _rename(draft, value, name)
+        else:
+            draft.emit("Identity", [draft.names[value]], output=name)
     graph = helper.make_graph(
         draft.nodes,
         "edgeward",
@@ -59,6 +63,14 @@ def to_onnx(network: Network) -> onnx.ModelProto:
         initializer=list(draft.initialisers.values()),
     )
     return _checked(graph)
+
+
+def _rename(draft: OnnxDraft, value: str, name: str) -> None:
+    before = draft.names[value]
+    for node in draft.nodes:
+        for places in (node.input, node.output):
+            places[:] = [name if place == before else place for place in places]
+    draft.names.update({v: name for v, known in draft.names.items() if known == before})
 
 
 def _information(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:

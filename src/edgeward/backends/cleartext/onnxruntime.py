@@ -43,13 +43,18 @@ class OnnxExecutable(Executable):
         self._input = _single_input(self._session)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one record."""
+        return tuple(self._input.shape[1:])
+
     def run(self, records: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:
         """Return the last output for `records` [n, ...input shape] as float32."""
         return self.run_all(records)[-1]
 
     def run_all(self, records: Float[np.ndarray, "n ..."]) -> tuple[Float[np.ndarray, "n ..."], ...]:
         """Return every output (one per exit) for `records`. Raises: `DataError` for records of another shape."""
-        expected = tuple(self._input.shape[1:])
+        expected = self.input_shape
         if tuple(records.shape[1:]) != expected:
             raise DataError(
                 "the records do not fit the network",

@@ -1,0 +1,189 @@
+"""`SplitRelease`: a deployment as files: the normal world's network, the trusted application, the sealed weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from edgeward.backends.tee.deployment import SplitDeployment
+from edgeward.backends.tee.manifest import MAX_MANIFEST_BYTES, SplitManifest, manifest_of
+from edgeward.backends.tee.rollback import RollbackCounter
+from edgeward.backends.tee.sealing import seal
+from edgeward.backends.tee.session import Session
+from edgeward.backends.tee.split_executable import SessionHalf, SplitExecutable
+from edgeward.backends.tee.world import Application, SecureWorld
+from edgeward.codegen.emit import Program
+from edgeward.core.errors import VerificationFailed
+from edgeward.core.randomness import SecretBytes
+
+MANIFEST, NORMAL, SEALED = "manifest.json", "normal-world/model.onnx", "secure-world/weights.sealed"
+SECURE = "secure-world"
+_SIZES = f"{SECURE}/net.h"
+_LARGEST_FILE = 1 << 30
+
+
+@final
+@dataclass(frozen=True)
+class SplitRelease:
+    """Everything that ships: the manifest, the files it names (path -> content) and the sealed weights.
+
+    Guarantee: nothing but `sealed` depends on the secret weights; scales, zero points and shapes are in clear.
+    """
+
+    manifest: SplitManifest
+    files: Mapping[str, bytes]
+    sealed: bytes
+
+    @property
+    def program(self) -> Program:
+        """The secure world's network in C."""
+        names = {path.partition("/")[2]: path for path in self.files if path.startswith(f"{SECURE}/")}
+        sizes, border = self.manifest.sizes, self.manifest.border
+        return Program(
+            {name: self.files[path].decode("utf-8", "replace") for name, path in names.items()},
+            sizes["arena"],
+            sizes["weights"],
+            tuple(value.bytes for value in border.taps),
+            (4 if border.ends_in_argmax else border.classes,),
+        )
+
+    def application(self, counter_floor: int = 0) -> Application:
+        """Return the trusted application, which accepts weights of at least `counter_floor`."""
+        border = self.manifest.border
+        return Application(
+            self.program,
+            self.manifest.digest(),
+            self.manifest.sizes["budget"],
+            counter_floor,
+            border.policy,
+            border.ends_in_argmax,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write manifest, files and sealed weights below `folder`; the manifest comes last."""
+        content = {**self.files, SEALED: self.sealed, MANIFEST: self.manifest.to_bytes()}
+        for name, data in content.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(path.name + ".partial")
+            partial.write_bytes(data)
+            os.replace(partial, path)
+
+    @classmethod
+    def read(cls, folder: Path) -> SplitRelease:
+        """Read a release of foreign origin. Raises: `VerificationFailed` naming every file that is not what it should
+        be.
+
+        The sealed weights are judged by the secure world alone, when they are loaded. Whose release it is nobody checks
+        here: its C text is compiled and run, so that one from a stranger belongs into the tier "wasm" alone.
+        """
+        manifest = SplitManifest.from_bytes(_content(folder / MANIFEST, MAX_MANIFEST_BYTES))
+        lacking = [name for name in (NORMAL, _SIZES) if name not in manifest.files]
+        if lacking:
+            raise _refused("lacks parts", f"{NORMAL} and {_SIZES}", f"no {', '.join(lacking)}")
+        files = {name: _content(folder / name, _LARGEST_FILE) for name in manifest.files}
+        wrong = [name for name, data in files.items() if hashlib.sha256(data).hexdigest() != manifest.files[name]]
+        if wrong:
+            named = ", ".join(wrong[:8])
+            raise _refused(f"has {len(wrong)} changed files", "the files the manifest was written for", named)
+        if not _agree(manifest, files[_SIZES].decode("ascii", "replace")):
+            raise _refused("declares other sizes than its C text has", f"the sizes of {_SIZES}", "others")
+        return cls(manifest, files, _content(folder / SEALED, _LARGEST_FILE))
+
+
+def release(
+    deployment: SplitDeployment, key: SecretBytes, counter: int, *, memory_budget: int | None = None
+) -> SplitRelease:
+    """Return `deployment` as files, its weights sealed for the device that holds `key`.
+
+    `memory_budget` is what the secure world may take in bytes; None takes exactly what it needs. Raises: `ModelError`
+    where a half has no form, `SecureMemoryExceeded` over budget.
+    """
+    from edgeward.backends.cleartext.onnx_lowering import to_onnx_bytes
+    from edgeward.backends.tee.world import over_budget
+    from edgeward.codegen.arena import plan
+    from edgeward.codegen.blob import pack
+    from edgeward.codegen.emit import emit
+
+    secure, border = deployment.secure, deployment.border
+    program = emit(secure, plan(secure))
+    probe = Application(program, bytes(32), 1, 0, border.policy, border.ends_in_argmax)
+    budget = probe.needed_bytes if memory_budget is None else memory_budget
+    if probe.needed_bytes > budget:
+        raise over_budget(Application(program, bytes(32), budget, 0, border.policy, border.ends_in_argmax))
+    files = {NORMAL: to_onnx_bytes(deployment.normal)}
+    files |= {f"{SECURE}/{name}": text.encode() for name, text in program.files.items()}
+    sizes = {"weights": program.weights_bytes, "arena": program.arena_bytes, "budget": budget}
+    manifest = manifest_of(deployment, files, sizes, counter)
+    return SplitRelease(manifest, files, seal(pack(secure), key, manifest.digest(), counter))
+
+
+@final
+class RunningSplit:
+    """A release running in two worlds; a context manager that ends the secure session."""
+
+    def __init__(self, split: SplitRelease, world: SecureWorld, counter: RollbackCounter | None = None) -> None:
+        """Open a session in `world`, load the sealed weights and raise the device's rollback `counter`.
+
+        Raises: `BlobRefused` with the reason, `SecureMemoryExceeded`, `SecureWorldUnavailable`.
+        """
+        from edgeward.backends.cleartext.onnxruntime import OnnxExecutable
+
+        floor = counter.floor() if counter is not None else 0
+        self.session: Session = world.open_session(split.application(floor))
+        try:
+            loaded = self.session.load(split.sealed)
+            if counter is not None:
+                counter.advance(loaded)
+            half = SessionHalf(self.session, world.tier, world.notice)
+            self.executable = SplitExecutable(OnnxExecutable(split.files[NORMAL]), split.manifest.border, half)
+        except BaseException:
+            self.session.close()
+            raise
+
+    def __enter__(self) -> RunningSplit:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """End the secure session."""
+        self.session.close()
+
+
+def _agree(manifest: SplitManifest, header: str) -> bool:
+    """Return whether the sizes that memory is taken by are those the network's C text uses."""
+    border, sizes = manifest.border, manifest.sizes
+    inputs = [value.bytes for value in border.taps]
+    wanted = {
+        "WEIGHTS_BYTES": sizes["weights"],
+        "ARENA_BYTES": sizes["arena"],
+        "INPUTS": len(inputs),
+        "OUTPUTS": 1,
+        "OUTPUT_BYTES_0": 4 if border.ends_in_argmax else border.classes,
+        **{f"INPUT_BYTES_{i}": size for i, size in enumerate(inputs)},
+    }
+    lines = header.splitlines()
+    return all(
+        [line for line in lines if line.startswith(f"#define EDGEWARD_NET_{name} ")]
+        == [f"#define EDGEWARD_NET_{name} {size}"]
+        for name, size in wanted.items()
+    )
+
+
+def _refused(what: str, expected: str, came: str) -> VerificationFailed:
+    fix = "copy the bundle again from where it was written"
+    return VerificationFailed(f"the split deployment {what}", expected=expected, came=came, fix=fix)
+
+
+def _content(path: Path, most: int) -> bytes:
+    try:
+        if path.stat().st_size > most:
+            raise OSError(f"larger than {most} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        came = error.strerror or str(error)
+        raise _refused(f"has no readable '{path.name}'", f"a file of at most {most} bytes", came) from None
