@@ -5,4 +5,5 @@ from edgeward.audit import audit as audit
 from edgeward.core import Budget as Budget
 from edgeward.core import MembershipInference as MembershipInference
 from edgeward.core import Seed as Seed
+from edgeward.mirror import mirror as mirror
 from edgeward.protect import protect as protect

@@ -12,10 +12,12 @@ from edgeward.cli.cost import cost
 from edgeward.cli.demo import demo
 from edgeward.cli.devices import devices
 from edgeward.cli.doctor import doctor
+from edgeward.cli.mirror import mirror
 from edgeward.cli.protect import protect
 from edgeward.cli.recipes import recipes
 from edgeward.cli.reply import Reply
 from edgeward.cli.report import report
+from edgeward.cli.run import run
 from edgeward.cli.verify import verify
 from edgeward.cli.version import version
 
@@ -41,6 +43,8 @@ VERBS: Mapping[str, Callable[..., Reply]] = {
     "protect": protect,
     "audit": audit,
     "demo": demo,
+    "mirror": mirror,
+    "run": run,
     "cost": cost,
     "verify": verify,
     "report": report,

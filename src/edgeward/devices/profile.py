@@ -164,7 +164,8 @@ class DeviceProfile:
             precision: {name: figure.to_json() for name, figure in rates.items()}
             for precision, rates in self.mac_per_second.items()
         }
-        plain["secure_world"] = self.secure_world.to_json() if self.secure_world is not None else None
+        if self.secure_world is not None:
+            plain["secure_world"] = self.secure_world.to_json()
         return plain
 
 

@@ -83,7 +83,11 @@ def write_report(directory: str | os.PathLike[str], report: Mapping[str, Any]) -
     whole = plain(report)
     validate_report(whole)
     texts = {"report.json": report_json(whole), "report.html": render_html(whole), "CARD.md": render_card(whole)}
-    folder = Path(directory)
+    return write_texts(Path(directory), texts)
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> tuple[Path, ...]:
+    """Write each text under its name in `folder`, each file replaced in one step. Errors: `ConfigError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return tuple(_replace(folder / name, text) for name, text in texts.items())

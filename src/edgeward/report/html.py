@@ -24,10 +24,11 @@ def render_html(report: Mapping[str, Any]) -> str:
     Errors: `DataError` where the report departs from its schema.
     """
     validate_report(report)
-    return _environment().get_template("report.html.j2").render(**_page(report))
+    return page_environment().get_template("report.html.j2").render(**_page(report))
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Return the templates of this room: everything that goes into a page is escaped and cleaned."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
@@ -55,7 +56,7 @@ def _page(report: Mapping[str, Any]) -> dict[str, Any]:
         "mode": _mode(str(report["mode"])),
         "chosen": chosen,
         "rule": verdict.choice_rule(report, chosen) if chosen else "",
-        "command": _verbatim(report["command"]),
+        "command": verbatim(report["command"]),
         "headline": _headline(chosen),
         "records": verdict.records_verdict(report, chosen),
         "budget": verdict.budget_verdict(report, chosen),
@@ -94,7 +95,7 @@ def _headline(chosen: Mapping[str, Any] | None) -> dict[str, str]:
     }
 
 
-def _verbatim(text: object) -> Any:
+def verbatim(text: object) -> Any:
     """Escape text that is copied from the page: its spaces must stay spaces."""
     from markupsafe import escape
 

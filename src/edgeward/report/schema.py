@@ -39,11 +39,15 @@ def violations(report: object) -> list[str]:
     Only the keywords that the schema uses are read. Beyond the schema, candidate ids must differ, at most one candidate
     is chosen, and `chosen` must be its id.
     """
-    document = schema()
-    found = _check(report, document, document, "report")
+    found = departures(report, schema())
     if not found and isinstance(report, dict):
         found = _cross_check(report)
     return found
+
+
+def departures(document: object, rules: Mapping[str, Any]) -> list[str]:
+    """Return where `document` departs from the JSON Schema `rules`; only the keywords used in this room are read."""
+    return _check(document, rules, rules, "report")
 
 
 def validate_report(report: object) -> None:

@@ -156,7 +156,7 @@ def _watch(
     context = replace(task, validation=None).context(task.factory, stage, schedule)
     teacher = torch.zeros(1, views, 0, classes_of(victim))
     if task.directory is None or not (task.directory / f"{stage}.{task.tag}.safetensors").exists():
-        _adapt(monitor, front, victim, at, task)
+        fit_adapters(monitor, front, victim, at, task)
         teacher = teacher_logits(victim, task.x, views)
         context.x = features(front, task.x, tap_ranges(front, task.x[:CALIBRATION]), views=views)
     objective = MirrorObjective("public", teacher, temperature=strategy.temperature, cached=True)
@@ -174,7 +174,7 @@ def tuned(schedule: Schedule, strategy: Strategy) -> Schedule:
 
 
 @torch.no_grad()
-def _adapt(monitor: Monitor, front: Network, victim: Network, at: Sequence[Cut], task: Task) -> None:
+def fit_adapters(monitor: Monitor, front: Network, victim: Network, at: Sequence[Cut], task: Task) -> None:
     """Start adapters from the regression of the victim's values on the backbone's."""
     taps = [block for number, block in enumerate(monitor.plan.blocks) if monitor.plan.tap(number) is not None]
     for place, block in enumerate(taps):

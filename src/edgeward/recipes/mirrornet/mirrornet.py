@@ -13,6 +13,7 @@ from edgeward.graph.network import Network
 from edgeward.graph.partition import stages
 from edgeward.recipes.mirrornet.generator import Found, Search, generate
 from edgeward.recipes.mirrornet.mirroring import Mirrored, mirror
+from edgeward.recipes.mirrornet.proposals import copies_from
 from edgeward.recipes.mirrornet.scoring import Limits
 from edgeward.recipes.mirrornet.strategy import Strategy
 from edgeward.recipes.recipe import require
@@ -71,9 +72,7 @@ class MirrorNet:
         at = stages(victim)
         if self.preset == "public":
             first = 2 if public and len(at) > 2 else 1
-            kinds = ["stage" if first == 1 or len(at[first - 1].shape) == 2 else "adapted"]
-            kinds += ["stage"] * (len(at) - 1 - first)
-            blocks = tuple(Block(stage, kind) for stage, kind in zip(range(first, len(at)), kinds, strict=True))
+            blocks = copies_from(first, at, foreign=True)
         else:
             channels = [cut.shape[-1] if len(cut.shape) == 2 else cut.shape[0] for cut in at]
             blocks = tuple(Block(k, "pw", min(64, max(8, channels[k] // 2))) for k in range(1, len(at)))

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeward.graph.partition import Cut
 from edgeward.recipes.mirrornet.strategy import Strategy
-from edgeward.transforms.mirror.plan import POOLS, Block
+from edgeward.transforms.mirror.plan import COPIES, POOLS, Block
 
 WIDTHS = (4, 8, 12, 16, 24, 32, 48, 64)
 MIRRORED = ("pw", "dwsep", "conv3", "ghost")
@@ -22,8 +22,7 @@ def every_subset(
     """Yield a strategy for each subset of stages, uniform width and kind, and for each suffix of copied stages."""
     last = len(at) - 1
     for first in range(1, last + 1):
-        blocks = tuple(Block(stage, "stage") for stage in range(first, last + 1))
-        yield _named(replace(base, blocks=blocks))
+        yield _named(replace(base, blocks=copies_from(first, at, foreign=base.preset == "public")))
     for count in range(1, last + 1):
         for subset in combinations(range(1, last + 1), count):
             for kind in kinds:
@@ -32,9 +31,16 @@ def every_subset(
                     yield _named(replace(base, blocks=blocks))
 
 
+def copies_from(first: int, at: Sequence[Cut], *, foreign: bool) -> tuple[Block, ...]:
+    """Return copies of stage `first` and all later ones; `foreign` features are adapted where that is possible."""
+    adapted = foreign and first > 1 and len(at[first - 1].shape) != 2
+    later = (Block(stage, "stage") for stage in range(first + 1, len(at)))
+    return (Block(first, "adapted" if adapted else "stage"), *later)
+
+
 def changed(strategy: Strategy, at: Sequence[Cut], rng: np.random.Generator) -> Strategy:
     """Return `strategy` with one thing changed at random: a stage in or out, a kind, a width, a pool, the head."""
-    blocks = [block for block in strategy.blocks if block.kind != "stage"]
+    blocks = [block for block in strategy.blocks if block.kind not in COPIES]
     if not blocks:
         blocks = [_fitting(Block(len(at) - 1, "dwsep", 16), at)]
     choice = rng.choice(["tap", "kind", "width", "pool", "head"], p=[0.25, 0.25, 0.3, 0.1, 0.1])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edgeward.graph.network import Network
 from edgeward.graph.partition import stages
-from edgeward.recipes.mirrornet.mirroring import CALIBRATION, answers, teacher_logits
+from edgeward.recipes.mirrornet.mirroring import CALIBRATION, answers, fit_adapters, teacher_logits
 from edgeward.recipes.mirrornet.strategy import Strategy
 from edgeward.train.fit import fit
 from edgeward.train.part import Context, Schedule
@@ -20,7 +20,7 @@ from edgeward.transforms.mirror.features import OnFeatures, features, tap_ranges
 from edgeward.transforms.mirror.monitor import Monitor, classes_of, tap_shapes
 from edgeward.transforms.mirror.objective import MirrorObjective
 from edgeward.transforms.mirror.plan import MonitorPlan, Tap
-from edgeward.transforms.mirror.tapped import with_taps
+from edgeward.transforms.mirror.tapped import tapped, with_taps
 
 
 @final
@@ -72,6 +72,7 @@ def proxy_accuracy(bank: FeatureBank, strategy: Strategy, schedule: Schedule) ->
     train_rows, held_rows = bank.of(strategy.plan)
     task, plan = bank.task, strategy.plan
     monitor = cast(Monitor, build(lambda: Monitor(plan, bank.victim, bank.at, bank.classes), task.seed.child("proxy")))
+    fit_adapters(monitor, tapped(bank.backbone, bank.at, plan, answer=False), bank.victim, stages(bank.victim), task)
     population = Population.stack([OnFeatures(monitor, tap_shapes(plan, bank.at, bank.classes))], task.device)
     members = torch.ones(1, len(bank.y), dtype=torch.bool)
     seeds = (task.seed.child("proxy order"),)

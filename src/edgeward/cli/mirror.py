@@ -1,0 +1,156 @@
+"""`edgeward mirror`: split a trained network in two worlds, attack every split, and write a bundle per world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from edgeward.cli.options import AsJson, Quiet
+from edgeward.cli.reply import Reply, table, tell
+from edgeward.cli.running import places
+from edgeward.cli.watch import watching
+from edgeward.core.errors import ConfigError, NoFeasibleCandidate
+from edgeward.core.units import human, parse_quantity
+
+if TYPE_CHECKING:
+    from edgeward.train.part import Schedule
+
+_COLUMNS = (
+    "split",
+    ">accuracy",
+    ">direct use",
+    ">stealing ratio",
+    "confidential",
+    ">secure RAM",
+    ">overhead",
+    "strategy",
+)
+
+
+def mirror(
+    model: Annotated[str, typer.Argument(help="net:NAME?key=value, path.py:function, package.module:function, .pt2")],
+    data: Annotated[str, typer.Option(help="A data set's name, an .npz, a folder of images, or a .csv.")],
+    weights: Annotated[Optional[Path], typer.Option(help="The trained weights.", show_default=False)] = None,  # noqa: UP045
+    public: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Weights of the same network that never saw private records.", show_default=False),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Device profile with a secure world.")] = "rpi3-optee",
+    secure_ram: Annotated[str, typer.Option(help="Most secure memory, for instance 8MiB.")] = "8MiB",
+    overhead: Annotated[str, typer.Option(help="Most modelled latency on top of the unprotected network.")] = "1%",
+    preset: Annotated[str, typer.Option(help="public | faithful | anti")] = "public",
+    gap: Annotated[str, typer.Option(help="How much less accurate direct use shall be (preset faithful).")] = "20%",
+    strategy: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A strategy file (JSON) instead of the search.", show_default=False),
+    ] = None,
+    queries: Annotated[str, typer.Option(help="Label queries of the stealing attack, joined by commas.")] = "50,200",
+    attackers: Annotated[int, typer.Option(help="Independent thieves for each budget.", min=1, max=100)] = 3,
+    attack_steps: Annotated[
+        int, typer.Option(help="Training steps of each theft, at least; fewer make a weaker thief.", min=1)
+    ] = 200,
+    drop: Annotated[str, typer.Option(help="Most accuracy a split may lose against MODEL.")] = "2%",
+    epochs: Annotated[int, typer.Option(help="Epochs of each full training.", min=1)] = 8,
+    storage: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The (emulated) device's secure storage.", show_default=False),
+    ] = None,
+    workdir: Annotated[Path, typer.Option(help="Write here; a rerun resumes.")] = Path("runs/mirror"),
+    seed: Annotated[int, typer.Option(help="Seed of training and attacks.")] = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> Reply:
+    """Train splits of MODEL within the limits, steal from each, and write the bundle that gives least away."""
+    from edgeward.attacks.extraction import Attacker
+    from edgeward.backends.tee.device_storage import DeviceStorage
+    from edgeward.core.randomness import Seed
+    from edgeward.data import load_source
+    from edgeward.load import load_model
+    from edgeward.mirror import mirror as split
+    from edgeward.recipes.mirrornet import MirrorNet, Strategy
+    from edgeward.train.population import build
+
+    budgets = _budgets(queries)
+    recipe = MirrorNet(preset=preset, gap=parse_quantity(gap, "", name="gap"))
+    victim = build(load_model(model, weights=weights, keep=True), Seed(seed))
+    outside = None if public is None else build(load_model(model, weights=public), Seed(seed))
+    records = load_source(data, seed=Seed(seed).child("data"), canaries=0)
+    with watching(workdir, quiet=quiet) as watcher:
+        result = split(
+            victim,
+            records,
+            device=device,
+            secure_ram=parse_quantity(secure_ram, "B", name="secure-ram"),
+            overhead=parse_quantity(overhead, "", name="overhead"),
+            recipe=recipe,
+            strategies=() if strategy is None else (Strategy.read(strategy),),
+            public=outside,
+            budgets=budgets,
+            attackers=attackers,
+            attacker=Attacker(steps=attack_steps, epochs=min(attack_steps, Attacker().epochs)),
+            largest_drop=parse_quantity(drop, "", name="drop"),
+            schedule=_schedule(epochs),
+            workdir=workdir,
+            seed=seed,
+            watcher=watcher,
+        )
+    blocks: list[Any] = [split_table(result.report), ""]
+    try:
+        chosen = result.choose()
+    except NoFeasibleCandidate as error:
+        tell(f"error: {error}")
+        fields = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+        document = {**result.report, "error": fields, "workdir": str(workdir)}
+        return Reply(document, [*blocks, *places(workdir)], error.exit_code)
+    place = storage or workdir / "device"
+    result.export(workdir / "bundle", DeviceStorage(place))
+    lines = [
+        f"chosen: {chosen.strategy.name}",
+        chosen.verdict,
+        *places(workdir),
+        f"device storage: {place} ({DeviceStorage.notice})",
+    ]
+    return Reply({**result.report, "workdir": str(workdir), "storage": str(place)}, [*blocks, *lines])
+
+
+def split_table(report: Mapping[str, Any]) -> Any:
+    """Return one row for each measured split."""
+    return table(_COLUMNS, [_row(split) for split in report["splits"]], title=f"splits for {report['device']}")
+
+
+def _row(split: Mapping[str, Any]) -> tuple[str, ...]:
+    stealing, modelled = split["stealing"], split["modelled"]
+    direct = stealing["direct_accuracy"]
+    worst = max(stealing["budgets"], key=lambda b: b["ratio_to_black_box"]["value"])["ratio_to_black_box"]
+    low, high = worst["interval"]
+    return (
+        split["name"],
+        f"{split['authorised_accuracy']['value']:.1%}",
+        "no answer" if direct is None else f"{direct['value']:.1%}",
+        f"{worst['value']:.2f} [{low:.2f}, {high:.2f}]",
+        "yes, against these attacks" if split["confidential"] else "no",
+        human(modelled["secure_ram_bytes"], "B"),
+        f"{modelled['overhead']:.2%} (modelled)",
+        split["describe"],
+    )
+
+
+def _budgets(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) >= 2 for part in parts):
+        raise ConfigError(
+            "the query budgets cannot be read",
+            expected="whole numbers of at least 2, joined by commas",
+            came=repr(text[:60]),
+            fix="write for instance --queries 50,200",
+        )
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def _schedule(epochs: int) -> Schedule:
+    from edgeward.train.part import Schedule
+
+    return Schedule(epochs=epochs, batch=64, rate=2e-3, decay="cosine")
