@@ -59,7 +59,7 @@ class Case:
 class Settings:
     """What is trained and attacked, and how hard. The defaults are for one or two processor cores."""
 
-    resnet: Case = Case("resnet20_cifar10", "cifar10", 6000, 1000, (50, 200, 800))
+    resnet: Case = Case("resnet20_cifar10", "cifar10", 6000, 2000, (50, 200, 800))
     mobilenet: Case = Case("mobilenet_v1_vww", "vww", None, None, (10, 30, 90))
     device_profile: str = "rpi3-optee"
     seed: int = 0
@@ -191,8 +191,8 @@ class Bench:
         last = len(stages(self.victim)) - 1
         for preset in ("anti", "faithful", "public"):
             found[f"mirrornet-{preset}"] = lambda p=preset: self._mirrored(self.strategy(f"mirrornet-{p}", light, p))
-        mild = replace(self.strategy("mirrornet-faithful-mild", light, "faithful"), gap=0.05, tuning=0.03)
-        found[mild.name] = lambda: self._mirrored(mild)
+        head = replace(self.strategy("mirrornet-faithful-head", light, "faithful"), spoils="head")
+        found[head.name] = lambda: self._mirrored(head)
         for first in range(2, last + 1):
             blocks = (Block(first, "adapted"), *(Block(stage, "stage") for stage in range(first + 1, last + 1)))
             name = f"mirrornet-public-copies-{first}"

@@ -202,3 +202,11 @@ def test_statement_claims_a_proof_only_for_held_out_records():
     (claim,) = crossfit.statement(made)
     assert claim.basis == "proved"
     assert "near-duplicates" in claim.statement
+
+
+def test_votes_are_the_class_the_soft_labels_favour():
+    y = blobs(30)[1]
+    soft = soft_labels(CrossFitDistillation(perceptron, teachers=4, excluded=2), y)
+    votes = soft_labels(CrossFitDistillation(perceptron, teachers=4, excluded=2, answers="vote"), y)
+    assert torch.equal(votes.sum(-1), torch.ones(votes.shape[:2]))
+    assert torch.equal(votes.argmax(-1), soft.argmax(-1))

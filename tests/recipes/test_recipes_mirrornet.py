@@ -9,7 +9,7 @@ from edgeward.backends.tee.emulator import Emulator
 from edgeward.backends.tee.split_executable import split_executable
 from edgeward.core.errors import ConfigError, ModelError, NoFeasibleCandidate
 from edgeward.devices import load_profile
-from edgeward.graph.partition import stages
+from edgeward.graph.partition import stages, subnetwork
 from edgeward.recipes.mirrornet import Limits, MirrorNet, Search, Strategy, deployment, exposure, generate, mirror
 from edgeward.recipes.mirrornet.mirroring import answers
 from edgeward.recipes.mirrornet.proposals import changed, every_subset
@@ -172,3 +172,16 @@ def test_presets_by_name():
     assert [b.stage for b in blocks] == list(range(1, len(at)))
     with pytest.raises(ConfigError, match="preset"):
         MirrorNet("loud")
+
+
+def test_faithful_can_spoil_the_head_alone_and_keeps_the_features():
+    strategy = Strategy("head", EVERY, "faithful", gap=0.3, flips=False, spoils="head")
+    network = victim()
+    found = mirror(network, strategy, task(epochs=20, rate=0.01))
+    changed = {k for k, t in found.backbone.tensors.items() if not torch.equal(t, network.tensors[k])}
+    head = subnetwork(network, (stages(network)[-1].value,), network.outputs[-1:])
+    assert changed
+    assert changed <= set(head.tensors)
+    x, y = digits("holdout").x, digits("holdout").y
+    assert found.accuracy(x, y) - found.direct_accuracy(x, y) > 0.1
+    assert all("never saw" not in claim.statement for claim in found.claims)

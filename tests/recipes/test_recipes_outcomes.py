@@ -51,7 +51,21 @@ def test_gecko_presets_claim_what_they_are():
 
 def test_the_number_of_trainings_counts_the_teachers():
     assert resolve("none").run(task()).trainings == 1
-    assert resolve({"name": "gecko:crossfit", "teachers": 3, "excluded": 1}).run(task()).trainings == 4
+    assert resolve({"name": "gecko:crossfit", "teachers": 3, "excluded": 1}).run(task()).trainings == 5
+    cold = {"name": "gecko:crossfit", "teachers": 3, "excluded": 1, "warm_up": 0.0}
+    assert resolve(cold).run(task()).trainings == 4
+
+
+def test_a_rerun_after_the_warm_up_teaches_the_same_labels(tmp_path):
+    recipe = resolve({"name": "gecko:crossfit", "teachers": 3, "excluded": 1})
+    whole = recipe.run(task(directory=tmp_path / "a", tag="t")).population
+    once = recipe.run(task(directory=tmp_path / "b", tag="t"))
+    (tmp_path / "b" / "student.t.safetensors").unlink()
+    resumed = recipe.run(task(directory=tmp_path / "b", tag="t")).population
+    assert (tmp_path / "b" / "warm-up.t.safetensors").exists()
+    assert len(once.population) == len(whole)
+    for name, tensor in whole.params.items():
+        torch.testing.assert_close(resumed.params[name], tensor, rtol=0, atol=0)
 
 
 def test_early_stop_never_ends_with_a_higher_validation_loss_than_none():

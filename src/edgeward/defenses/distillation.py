@@ -8,6 +8,7 @@ from typing import ClassVar, final
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from edgeward.core.claim import Claim
 from edgeward.core.errors import ConfigError
@@ -39,15 +40,18 @@ class CrossFitDistillation(Part):
     `teachers` is K and `excluded` is L: each record is held out of exactly L teachers and labelled by the mean of those
     L (L = 0: by all, who all saw it). `alpha` weighs the record's own label, `temperature` softens both sides.
     `transfer` is "private" (the training records) or "reference" (records nobody needs to protect, given as
-    `reference`). `grouped` are fold groups. `lesson` are
-    further parts of the teachers' training. `mixing` > 0 trains the student on convex mixtures of two records of a
-    batch with weights from Beta(mixing, mixing), so that it seldom meets a record as it is.
+    `reference`). `grouped` are fold groups. `lesson` are further parts of the teachers' training. `answers` is what the
+    student is shown: "soft" (mean probabilities) or "vote" (the class with the largest mean): a record that teachers
+    memorised shifts their doubts about its neighbours more often than their verdict. `mixing` > 0 trains the student on
+    convex mixtures of two records of a batch with weights from Beta(mixing, mixing), so that it seldom meets a record
+    as it is.
 
     Presets: Gecko's teacher is (1, 0), KCD (n, 1), SELENA (25, 10), DMP (1, 0, transfer="reference").
     Guarantee: no teacher that labels a record was trained on it when L >= 1 (by construction); what still leaks
     through the student is measured, not proved: near-duplicates across folds re-teach it.
     Cost: K extra trainings of the teacher.
-    Source: Shejwalkar & Houmansadr AAAI'21 (DMP); Chourasia et al. PETS'22 (KCD); Tang et al. USENIX Security'22
+    Source: Papernot et al. ICLR'17 (PATE: disjoint teachers that vote);
+    Shejwalkar & Houmansadr AAAI'21 (DMP); Chourasia et al. PETS'22 (KCD); Tang et al. USENIX Security'22
     (SELENA); Duddu et al. 2020 (Gecko).
     """
 
@@ -65,6 +69,7 @@ class CrossFitDistillation(Part):
     grouped: Int[Tensor, " n"] | None = None
     lesson: tuple[Part, ...] = ()
     mixing: float = 0.0
+    answers: str = "soft"
 
     def __post_init__(self) -> None:
         """Refuse folds that cannot be."""
@@ -75,6 +80,8 @@ class CrossFitDistillation(Part):
             problems.append(f"mixing = {self.mixing}: expected 0 or more")
         if self.excluded and not 0 <= self.excluded < self.teachers:
             problems.append(f"excluded = {self.excluded} of {self.teachers} teachers: each must train on something")
+        if self.answers not in ("soft", "vote"):
+            problems.append(f"answers = '{self.answers}': expected 'soft' or 'vote'")
         if self.transfer not in ("private", "reference"):
             problems.append(f"transfer = '{self.transfer}': expected 'private' or 'reference'")
         if self.transfer == "reference" and (self.reference is None or self.excluded):
@@ -104,6 +111,8 @@ class CrossFitDistillation(Part):
             labels = hold[k].float() if self.excluded else torch.ones(len(records))
             total += soft * labels[None, :, None]
             weight += labels
+        if self.answers == "vote":
+            return one_hot(total.argmax(-1), context.classes).float()
         return total / weight[None, :, None]
 
     def _teach(self, context: Context, hold: Tensor, k: int, records: Tensor, device: str) -> Tensor:

@@ -73,6 +73,9 @@ def make_optimizer(population: Population, schedule: Schedule) -> torch.optim.Op
 
     It holds contiguous views, since fused optimisers walk memory and not indices.
     """
+    for name, p in population.params.items():
+        if not p.is_contiguous() and not p.mT.is_contiguous():
+            population.params[name] = p.contiguous()
     params = [as_stored(p.requires_grad_().detach(), p) for p in population.params.values()]
     if schedule.optimizer == "adam":
         return torch.optim.Adam(params, lr=schedule.rate, weight_decay=schedule.weight_decay, fused=True)

@@ -15,6 +15,7 @@ from edgeward.core.errors import ConfigError, ModelError
 from edgeward.graph.module import Rebuilt, tensors_of, to_module
 from edgeward.graph.network import Network
 from edgeward.graph.partition import Cut, stages, subnetwork
+from edgeward.recipes.mirrornet.spoiling import spoiled_head
 from edgeward.recipes.mirrornet.strategy import Strategy
 from edgeward.train.part import Schedule
 from edgeward.train.population import Population, build
@@ -190,6 +191,10 @@ def fit_adapters(monitor: Monitor, front: Network, victim: Network, at: Sequence
 def _joint(victim: Network, at: Sequence[Cut], strategy: Strategy, task: Task, monitor: Monitor) -> Mirrored:
     """Train backbone and monitor together at the tuning rate, after the monitor has learned to read the victim."""
     stage = f"mirror-{strategy.name}"
+    if strategy.spoils == "head":
+        _watch(victim, victim, at, strategy, task, monitor, f"{stage}-monitor", task.schedule)
+        spoiled, claims = spoiled_head(victim, at, strategy, task, f"{stage}-head")
+        return _finish(strategy, spoiled, at, monitor, claims, 2)
     few = min(len(task.x), WARMING)
     warming = replace(task, x=task.x[:few], y=task.y[:few], members=task.members[:, :few])
     if bool(warming.members.any()):

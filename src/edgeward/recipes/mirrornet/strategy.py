@@ -27,7 +27,8 @@ class Strategy:
     `preset`: "public" (frozen public backbone, only the monitor meets private records), "faithful" (the backbone is
     trained to be `gap` less accurate than the authorised answer) or "anti" (the backbone is trained to fail). `weight`
     scales the preset's term, `temperature` the distillation; `flips`: mirror images of the records are records too;
-    `tuning` is the share of the learning rate for weights that are trained already (backbone and copies).
+    `tuning` is the share of the learning rate for weights that are trained already (backbone and copies). `spoils`
+    says what "faithful" degrades: "all" trains backbone and monitor jointly, "head" leaves the victim's features alone.
 
     >>> Strategy("small", (Block(1, "pw", 8), Block(3, "dwsep", 16))).describe()
     'public stream replace: 1 pw 8, 3 dwsep 16'
@@ -43,6 +44,7 @@ class Strategy:
     temperature: float = 2.0
     flips: bool = True
     tuning: float = 0.1
+    spoils: str = "all"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built or trained; all problems in one error."""
@@ -53,6 +55,8 @@ class Strategy:
             "gap above 0 and below 1": 0 < self.gap < 1,
             "weight at least 0 and temperature above 0": self.weight >= 0 and self.temperature > 0,
             "tuning above 0, at most 1": 0 < self.tuning <= 1,
+            "spoils 'all', or 'head' with preset faithful": self.spoils == "all"
+            or (self.spoils == "head" and self.preset == "faithful"),
         }
         problems = [f"expected {rule}" for rule, holds in rules.items() if not holds]
         try:
