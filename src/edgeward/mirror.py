@@ -17,6 +17,7 @@ from edgeward.attacks.extraction import Attacker, Exposure, References, audit_sp
 from edgeward.attacks.extraction.exposure import learned_keys
 from edgeward.attacks.extraction.references import measure_references
 from edgeward.backends.tee.checklist import Checklist, Evidence, checklist
+from edgeward.backends.tee.deployment import SplitDeployment
 from edgeward.backends.tee.emulator import Emulator
 from edgeward.backends.tee.split_executable import split_executable
 from edgeward.backends.tee.split_shape import describe
@@ -42,6 +43,7 @@ from edgeward.train.task import Task
 SCHEMA = "edgeward.mirror/1"
 CALIBRATION = 256
 """Private records that set the int8 ranges of the secure network."""
+MOST_BUDGETS = 32
 LARGEST_DROP = 0.02
 """A split may be this much less accurate than the network it protects, unless asked otherwise."""
 
@@ -81,6 +83,8 @@ def mirror(
     box; cost is modelled, as the emulator's provenance says. Nothing is proved.
     Errors: `NoFeasibleCandidate` with the nearest miss when no strategy keeps the limits.
     """
+    asked = _budgets(budgets)
+    _check(largest_drop, strategies)
     settings, watcher, folder = recipe or MirrorNet(), watcher or Silent(), Path(workdir)
     network = _folded(victim, data, seed)
     outside = None if public is None else _folded(public, data, seed)
@@ -100,7 +104,6 @@ def mirror(
             watcher=watcher,
         )
         strategies = [each.strategy for each in found]
-    asked = tuple(sorted(set(budgets)))
     stage = _Stage(network, outside, data, task, emulator, asked, attackers, attacker or Attacker(), watcher)
     references = stage.references()
     measured = tuple(stage.measure(strategy, references) for strategy in strategies)
@@ -161,7 +164,7 @@ class _Stage:
         """Train one strategy, lower it, estimate it and attack it."""
         mirrored = train_split(self.network, strategy, self.task, public=self.public)
         split = deployment(mirrored, self.data.train.x[:CALIBRATION])
-        answers = split_executable(split).labels
+        answers = _answers(split)
         holdout = self.data.holdout
         stolen = audit_split(
             exposure(mirrored, self.prior),
@@ -193,6 +196,33 @@ class _Stage:
             membership=None if membership is None else f"AUC {membership.auc.value:.3f} on the visible part",
         )
         return checklist(measured.deployment, found)
+
+
+def _budgets(budgets: Sequence[int]) -> tuple[int, ...]:
+    asked = tuple(sorted(set(budgets)))
+    if not 1 <= len(asked) <= MOST_BUDGETS or min(asked) < 2:
+        raise ConfigError(
+            "these query budgets cannot be audited",
+            expected=f"1 to {MOST_BUDGETS} counts of at least 2 label queries",
+            came=", ".join(map(str, asked[:40])) or "none",
+            fix="for instance budgets = (50, 500)",
+        )
+    return asked
+
+
+def _check(largest_drop: float, strategies: Sequence[Strategy]) -> None:
+    """Refuse before any training what the report could not hold."""
+    names = [strategy.name for strategy in strategies]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    problems = [f"largest_drop = {largest_drop}"] if not 0 <= largest_drop <= 1 else []
+    problems += [f"two strategies called '{name}'" for name in twice]
+    if problems:
+        raise ConfigError(
+            "the splits cannot be compared",
+            expected="a largest drop from 0 to 1, and strategies with names of their own",
+            came="; ".join(problems),
+            fix="write for instance --drop 2%, and rename a strategy with `renamed`",
+        )
 
 
 def _report(
@@ -234,7 +264,7 @@ def _choice(measured: Sequence[SplitMeasurement], terms: Terms) -> tuple[str | N
     except NoFeasibleCandidate as error:
         return None, f"{error.what}: {error.came}"
     within = sum(not terms.missed(each) for each in measured)
-    return chosen.strategy.name, f"the least stolen of {within} within every limit"
+    return chosen.strategy.name, f"the least stolen of {within} within the limits of device and accuracy"
 
 
 def _folded(module: nn.Module | Factory, data: Splits, seed: int) -> Network:
@@ -277,6 +307,12 @@ def _task(data: Splits, schedule: Schedule, seed: int, watcher: Watcher, folder:
         directory=folder / "training",
         tag=tag,
     )
+
+
+def _answers(split: SplitDeployment) -> Any:
+    """Return the deployment as a function from records to labels; thieves with full pools ask for none at all."""
+    labels = split_executable(split).labels
+    return lambda x: labels(x) if len(x) else np.zeros(0, np.int64)
 
 
 def _labels(network: Network) -> Any:

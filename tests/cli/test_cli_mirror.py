@@ -133,6 +133,36 @@ def test_everything_is_written_and_json_is_one_document(folder, mirrored):
     assert stored["command"]
 
 
+def test_no_split_within_the_limits_is_2_and_names_the_nearest(folder, mirrored, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    done = run(*arguments(folder, "--workdir", tmp_path / "run", "--drop", "0%"))
+    assert done.code == 2
+    assert "nearest: Tiny one with accuracy" in done.err
+    assert "bundle of an earlier run" in done.out
+    assert "no split was chosen" in (tmp_path / "run" / "CARD.md").read_text()
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["chosen"] is None
+
+
+def test_a_missing_extra_is_named(folder, mirrored, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wasmtime", None)
+    done = run("run", folder / "run" / "bundle", "--input", folder / "x.npy", "--json")
+    assert done.code == 1
+    assert "pip install 'edgeward[tee-emul]'" in done.json["error"]["fix"]
+
+
+def test_a_finished_run_is_shown_again(folder, mirrored, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    page = tmp_path / "run" / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    done = run("report", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert "Tiny one" in done.out
+    assert page.read_bytes() == before
+    (tmp_path / "run" / "report.json").write_text('{"schema": "edgeward.mirror/1"}')
+    assert run("report", tmp_path / "run").code == 1
+
+
 def test_both_tiers_give_the_answer_of_the_reference(folder, result, mirrored):
     pytest.importorskip("pyseccomp", reason="the process tier needs Linux and the extra tee-emul")
     expected = split_executable(result.choose().deployment).labels(np.load(folder / "x.npy")).tolist()
@@ -208,8 +238,10 @@ def test_what_cannot_be_used_is_1_with_one_clear_error(folder, mirrored, tmp_pat
         (["--queries", "many"], "query budgets"),
         (["--attackers", "0"], "attackers"),
         (["--strategy", "absent.json"], "strategy file"),
-        (["--device", "cortex-m7"], "secure world"),
+        (["--device", "cortex-m7"], "secure_world"),
         (["--preset", "fathful"], "preset"),
+        (["--drop", "2"], "largest_drop"),
+        (["--queries", ",".join(map(str, range(2, 60)))], "query budgets"),
     ],
 )
 def test_a_mirror_that_cannot_be_made_is_1(folder, changed, message):
@@ -246,11 +278,28 @@ def test_verify_finds_any_changed_file(folder, mirrored, tmp_path):
     assert run("verify", bundle).code == 3
 
 
+def test_thieves_who_know_every_label_already_ask_for_none(folder, tmp_path):
+    asked = len(load_source(str(folder / "data.npz"), seed=Seed(0).child("data"), canaries=0).shadow)
+    more = ["--queries", asked, "--attackers", 2, "--drop", "100%", "--overhead", "500%", "--json"]
+    shutil.copytree(folder / "run" / "training", tmp_path / "run" / "training")
+    done = run(*arguments(folder, *more, "--workdir", tmp_path / "run"))
+    assert done.code == 0, done.err
+    assert done.json["splits"][0]["stealing"]["victim_queries"] == asked
+
+
 def test_a_split_that_loses_too_much_is_not_chosen(folder, result):
     assert result.terms.missed(result.measured[0]) == ()
     strict = type(result.terms)(result.terms.limits, result.terms.victim, -1.0)
     with pytest.raises(NoFeasibleCandidate, match="Tiny one with accuracy"):
         strict.choose(result.measured)
+
+
+def test_the_doctor_lists_what_split_deployments_need():
+    checks = {check["check"]: check["state"] for check in run("doctor", "--json").json["checks"]}
+    assert {checks[name] for name in ("wasmtime", "cryptography", "unicorn", "cwt", "secure worlds")} <= {
+        "ok",
+        "absent",
+    }
 
 
 def test_the_command_line_starts_without_the_secure_worlds():

@@ -12,13 +12,19 @@ from edgeward.cli.options import AsJson
 from edgeward.cli.reply import Reply, table
 
 _PACKAGES = ("torch", "numpy", "scipy", "safetensors", "onnx", "onnxruntime", "opacus", "scikit-learn", "matplotlib")
+_EXTRAS = {
+    "tee-emul": ("wasmtime", "cryptography", "pyseccomp", "unicorn", "ziglang"),
+    "tee-attest": ("cwt",),
+}
+"""Packages that only split deployments need; without them the rest works."""
+_WORLDS = {"wasm": ("wasmtime", "cryptography", "ziglang"), "process": ("pyseccomp", "cryptography")}
 
 
 def doctor(as_json: AsJson = False) -> Reply:
     """Report versions, kernels, data and devices; a problem is a line that starts with 'missing' or 'broken'."""
     checks = [
         {"check": name, "state": state, "detail": detail}
-        for name, state, detail in [*_packages(), *(_tried(name, probe) for name, probe in _PROBES.items())]
+        for name, state, detail in [*_packages(), *_extras(), *(_tried(name, probe) for name, probe in _PROBES.items())]
     ]
     ok = all(check["state"] in ("ok", "absent") for check in checks)
     rows = [(check["check"], check["state"], check["detail"]) for check in checks]
@@ -35,6 +41,16 @@ def _installed(package: str) -> tuple[str, str]:
         return "ok", version(package)
     except PackageNotFoundError:
         return "missing", f"pip install {package}"
+
+
+def _extras() -> list[tuple[str, str, str]]:
+    found = []
+    for extra, packages in _EXTRAS.items():
+        for package in packages:
+            state, detail = _installed(package)
+            missing = f"for split deployments: pip install 'edgeward[{extra}]'"
+            found.append((package, "ok", detail) if state == "ok" else (package, "absent", missing))
+    return found
 
 
 def _tried(name: str, probe: Callable[[], tuple[str, str]]) -> tuple[str, str, str]:
@@ -75,6 +91,11 @@ def _devices() -> tuple[str, str]:
     return "ok", ", ".join(load_profile(name).name for name in devices())
 
 
+def _worlds() -> tuple[str, str]:
+    usable = [tier for tier, needs in _WORLDS.items() if all(_installed(package)[0] == "ok" for package in needs)]
+    return ("ok", "emulated: " + ", ".join(usable)) if usable else ("absent", "pip install 'edgeward[tee-emul]'")
+
+
 def _recipes() -> tuple[str, str]:
     from edgeward.recipes import RECIPES
 
@@ -87,6 +108,7 @@ _PROBES: dict[str, Callable[[], tuple[str, str]]] = {
     "data": _data_root,
     "device profiles": _devices,
     "recipes": _recipes,
+    "secure worlds": _worlds,
 }
 
 

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from edgeward.cli.options import AsJson, Quiet
-from edgeward.cli.reply import Reply, table, tell
+from edgeward.cli.reply import Reply, tell
 from edgeward.cli.running import places
+from edgeward.cli.summary import split_table
 from edgeward.cli.watch import watching
 from edgeward.core.errors import ConfigError, NoFeasibleCandidate
-from edgeward.core.units import human, parse_quantity
+from edgeward.core.units import parse_quantity
 
 if TYPE_CHECKING:
     from edgeward.train.part import Schedule
-
-_COLUMNS = (
-    "split",
-    ">accuracy",
-    ">direct use",
-    ">stealing ratio",
-    "confidential",
-    ">secure RAM",
-    ">overhead",
-    "strategy",
-)
 
 
 def mirror(
@@ -104,7 +93,10 @@ def mirror(
         tell(f"error: {error}")
         fields = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
         document = {**result.report, "error": fields, "workdir": str(workdir)}
-        return Reply(document, [*blocks, *places(workdir)], error.exit_code)
+        shown = [line for line in places(workdir) if not line.startswith("bundle")]
+        if (workdir / "bundle").exists():
+            shown.append(f"bundle of an earlier run, not of this one: {workdir / 'bundle'}")
+        return Reply(document, [*blocks, *shown], error.exit_code)
     place = storage or workdir / "device"
     result.export(workdir / "bundle", DeviceStorage(place))
     lines = [
@@ -114,28 +106,6 @@ def mirror(
         f"device storage: {place} ({DeviceStorage.notice})",
     ]
     return Reply({**result.report, "workdir": str(workdir), "storage": str(place)}, [*blocks, *lines])
-
-
-def split_table(report: Mapping[str, Any]) -> Any:
-    """Return one row for each measured split."""
-    return table(_COLUMNS, [_row(split) for split in report["splits"]], title=f"splits for {report['device']}")
-
-
-def _row(split: Mapping[str, Any]) -> tuple[str, ...]:
-    stealing, modelled = split["stealing"], split["modelled"]
-    direct = stealing["direct_accuracy"]
-    worst = max(stealing["budgets"], key=lambda b: b["ratio_to_black_box"]["value"])["ratio_to_black_box"]
-    low, high = worst["interval"]
-    return (
-        split["name"],
-        f"{split['authorised_accuracy']['value']:.1%}",
-        "no answer" if direct is None else f"{direct['value']:.1%}",
-        f"{worst['value']:.2f} [{low:.2f}, {high:.2f}]",
-        "yes, against these attacks" if split["confidential"] else "no",
-        human(modelled["secure_ram_bytes"], "B"),
-        f"{modelled['overhead']:.2%} (modelled)",
-        split["describe"],
-    )
 
 
 def _budgets(text: str) -> tuple[int, ...]:

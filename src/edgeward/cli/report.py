@@ -9,7 +9,7 @@ import typer
 
 from edgeward.cli.options import AsJson
 from edgeward.cli.reply import Reply
-from edgeward.cli.summary import candidate_table
+from edgeward.cli.summary import candidate_table, split_table
 from edgeward.core.errors import ConfigError
 
 
@@ -37,16 +37,23 @@ def report(
 def _shown(run: Path, in_browser: bool) -> Reply:
     from edgeward.report.document import write_report
     from edgeward.report.read import read_report
+    from edgeward.report.splits import read_split_report, write_split_report
 
-    document = read_report(run)
     folder = run if run.is_dir() else run.parent
-    write_report(folder, document)
+    document = read_split_report(run)
+    if document is not None:
+        write_split_report(folder, document)
+        shown = split_table(document)
+    else:
+        document = read_report(run)
+        write_report(folder, document)
+        shown = candidate_table(document)
     page = folder / "report.html"
     if in_browser:
         import webbrowser
 
         webbrowser.open(page.absolute().as_uri())
-    return Reply({**document, "run": str(run)}, [candidate_table(document), "", f"report: {page}"])
+    return Reply({**document, "run": str(run)}, [shown, "", f"report: {page}"])
 
 
 def _compared(a: Path, b: Path) -> Reply:

@@ -61,7 +61,8 @@ def _alone(normal: Any, x: np.ndarray, taps: int) -> np.ndarray:
 
 def _answer(labels: np.ndarray, tier: str, notice: str) -> Reply:
     found = [int(label) for label in labels]
-    blocks: list[Any] = [*map(str, found), f"tier: {tier} ({notice})"]
+    said = notice if notice.startswith(tier) else f"{tier} ({notice})"
+    blocks: list[Any] = [*map(str, found), f"tier: {said}"]
     return Reply({"labels": found, "tier": tier, "notice": notice}, blocks)
 
 

@@ -22,8 +22,8 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     Errors: `ConfigError` where there is no such file or it was written by a newer edgeward; `DataError` where it is
     truncated, not JSON, or not an edgeward report.
     """
-    file = _locate(Path(path))
-    document = _parse(file)
+    file = located(Path(path))
+    document = parsed(file)
     name = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(name, str) or not name.startswith("edgeward."):
         raise DataError(
@@ -39,7 +39,8 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     return dict(checked)
 
 
-def _locate(path: Path) -> Path:
+def located(path: Path) -> Path:
+    """Return the `report.json` of a run's folder, or the file itself. Errors: `ConfigError` where there is none."""
     file = path / "report.json" if path.is_dir() else path
     try:
         if file.is_file() and file.stat().st_size <= _MAX_BYTES:
@@ -55,7 +56,8 @@ def _locate(path: Path) -> Path:
     )
 
 
-def _parse(file: Path) -> Any:
+def parsed(file: Path) -> Any:
+    """Return the JSON in `file`; constants that are not JSON are refused. Errors: `DataError` where it is damaged."""
     try:
         return json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,11 @@ from edgeward.report.splits.schema import validate_split_report
 
 
 def split_report(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `document` as plain JSON that keeps the schema. Errors: `DataError` listing every departure."""
-    whole = dict(plain(document))
+    """Return `document` as plain JSON that keeps the schema, as it would be read back: keys are sorted.
+
+    Errors: `DataError` listing every departure.
+    """
+    whole = dict(json.loads(report_json(plain(document))))
     validate_split_report(whole)
     return whole
 

@@ -24,6 +24,7 @@ MAX_ROWS = 24
 _DASHED: Any = (0, (3, 2))
 _DOTTED: Any = (0, (1, 2))
 _LARGEST_RATIO = 100.0
+_FAR = 1.5
 
 Numbered = tuple[int, Mapping[str, Any]]
 
@@ -94,8 +95,10 @@ def _draw_bounds(axes: Axes, report: Mapping[str, Any], points: Sequence[tuple[i
         axes.axhline(100 * least, color=INK, lw=0.9, ls=_DASHED, label="least accuracy to be chosen")
     ends = [_no_shield(theft) for theft in points[0][1]["stealing"]["budgets"]]
     open_ = max((end for end in ends if end is not None), default=None)
-    if open_ is not None and open_ <= _LARGEST_RATIO:
-        axes.axvline(open_, color=INK, lw=0.9, ls=_DOTTED, label="no shield")
+    if open_ is not None and open_ <= _FAR * max(bar, *(x for _, _, x, _ in points)):
+        axes.axvline(open_, color=INK, lw=0.9, ls=_DOTTED, label=f"no shield ({open_:.2f})")
+    elif open_ is not None:
+        axes.plot([], [], color=INK, lw=0.9, ls=_DOTTED, label=f"no shield ({open_:.2f}, outside)")
 
 
 def _no_shield(theft: Mapping[str, Any]) -> float | None:

@@ -138,7 +138,7 @@ def term_table(split: Mapping[str, Any]) -> Table:
     modelled = split["modelled"]
     rows = [
         (words(TERMS.get(term, term)), Cell(amount(seconds, "s")), _instructions(modelled["instructions"].get(term)))
-        for term, seconds in modelled["seconds"].items()
+        for term, seconds in sorted(modelled["seconds"].items(), key=lambda pair: _place(pair[0]))
     ]
     totals = (
         ("from record to answer", "seconds_total"),
@@ -147,6 +147,11 @@ def term_table(split: Mapping[str, Any]) -> Table:
     )
     rows += [(words(title), Cell(amount(modelled[name], "s")), Cell("")) for title, name in totals]
     return Table(("term", "time, modelled", "instructions in the secure world, modelled"), tuple(rows))
+
+
+def _place(term: str) -> int:
+    names = list(TERMS)
+    return names.index(term) if term in names else len(names)
 
 
 def _instructions(value: object) -> Cell:

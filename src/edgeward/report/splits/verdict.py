@@ -143,7 +143,7 @@ def budget(report: Mapping[str, Any], split: Mapping[str, Any] | None) -> Verdic
     threshold = "each limit is judged on the point estimate or the model's figure"
     if missed:
         return Verdict("limits", f"missed: {', '.join(missed)}", "bad", threshold, ())
-    return Verdict("limits", f"all {len(drawn)} limits hold", "good", threshold, ())
+    return Verdict("limits", f"all {len(drawn)} limits of device and accuracy hold", "good", threshold, ())
 
 
 def standing(report: Mapping[str, Any], split: Mapping[str, Any]) -> str:
