@@ -15,6 +15,7 @@ from edgeward.backends.tee.release import SplitRelease, release
 from edgeward.core.errors import NoFeasibleCandidate
 from edgeward.core.interval import Estimate as Measured
 from edgeward.core.units import human
+from edgeward.deploy.split import application_name
 from edgeward.recipes.mirrornet import Limits, Strategy
 from edgeward.report.splits import render_split_card
 
@@ -147,12 +148,16 @@ class MirrorResult:
         """
         return self.terms.choose(self.measured)
 
-    def export(self, folder: Path, storage: DeviceStorage, counter: int = 1) -> SplitRelease:
+    def export(self, folder: Path, storage: DeviceStorage, counter: int | None = None) -> SplitRelease:
         """Write the chosen split and its card to `folder`, its weights sealed for the device that owns `storage`.
 
+        `counter` is the rollback counter of the weights; by default one above what the device accepted last, so that it
+        refuses every older bundle of this split once it has run the new one.
         The card lies beside what the manifest names: `edgeward verify` does not cover it, and says so.
         """
         chosen = self.choose()
+        if counter is None:
+            counter = storage.counter(application_name(chosen.deployment.name)).floor() + 1
         written = release(chosen.deployment, storage.key(), counter, memory_budget=chosen.estimate.secure_ram_limit)
         card = render_split_card(self.report, chosen.strategy.name)
         written.write(folder)

@@ -202,6 +202,19 @@ def test_a_tampered_blob_is_refused_with_the_reason(folder, mirrored, tmp_path, 
     assert run("verify", bundle, "--storage", tmp_path / "run" / "device").code == 3
 
 
+def test_once_a_newer_bundle_ran_an_older_one_is_refused(folder, result, mirrored, tmp_path):
+    storage = DeviceStorage(tmp_path / "device")
+    old, new = tmp_path / "old", tmp_path / "new"
+    result.export(old, storage)
+    given = ["--input", folder / "x.npy", "--storage", tmp_path / "device"]
+    assert run("run", old, *given).code == 0
+    result.export(new, storage)
+    assert run("run", new, *given).code == 0
+    refused = run("run", old, *given)
+    assert refused.code == 3
+    assert "counter" in refused.err
+
+
 def test_another_device_is_refused(folder, mirrored, tmp_path):
     DeviceStorage(tmp_path / "other").key()
     done = run("run", folder / "run" / "bundle", "--input", folder / "x.npy", "--storage", tmp_path / "other", "--json")

@@ -42,7 +42,7 @@ def run(
     if tier == "none":
         return _answer(_alone(normal, x, len(split.manifest.border.taps)), "none", ALONE)
     device = existing_storage(storage or bundle.absolute().parent / "device")
-    counter = device.counter(application_name(split.manifest))
+    counter = device.counter(application_name(split.manifest.name))
     with RunningSplit(split, _world(tier, device), counter) as running:
         return _answer(running.executable.labels(x), f"emulated: {tier}", running.executable.notice)
 

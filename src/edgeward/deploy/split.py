@@ -76,9 +76,9 @@ def read_split(root: Path) -> SplitRelease:
     return split
 
 
-def application_name(manifest: SplitManifest) -> str:
-    """Return the name under which a device keeps the rollback counter of this split."""
-    return "a" + re.sub(r"[^a-z0-9._-]", "-", manifest.name.lower())[:99]
+def application_name(split: str) -> str:
+    """Return the name under which a device keeps the rollback counter of the split called `split`."""
+    return "a" + re.sub(r"[^a-z0-9._-]", "-", split.lower())[:99]
 
 
 def verify_split(root: Path, expect: str | None = None, storage: DeviceStorage | None = None) -> SplitVerifyReport:
@@ -122,7 +122,7 @@ def _check_sealed(split: SplitRelease, storage: DeviceStorage | None) -> None:
             )
         if storage is None:
             return
-        floor = storage.counter(application_name(split.manifest)).floor()
+        floor = storage.counter(application_name(split.manifest.name)).floor()
         weights, _ = open_sealed(split.sealed, storage.key(), digest, floor)
     except SealedBlobError as error:
         raise failed(f"{SEALED}: {error.what}", expected=error.expected, came=error.came) from None
