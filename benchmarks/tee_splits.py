@@ -112,9 +112,9 @@ def run() -> dict:
     settings = Settings.here()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     tables = {c.victim: Bench(c, settings).table() for c in (settings.resnet, settings.mobilenet) if c.budgets}
-    shielded = [_worst(t["rows"], t["targets"]["black_box_level"]["row"]) for t in tables.values()]
-    open_ones = [_worst(t["rows"], "none") for t in tables.values()]
-    ours, peer = max(shielded), max(open_ones)
+    ours = max(_shielded(table) for table in tables.values())
+    ends = [row for table in tables.values() for row in table["rows"] if row["strategy"] == "none"]
+    peer = max(map(_ratio, ends), default=math.nan)
     return {
         "ratio": peer / ours,
         "ours": ours,
@@ -124,12 +124,17 @@ def run() -> dict:
         "tables": tables,
         "settings": asdict(settings),
         "note": "reduced training on processor cores" if settings.reduced else "full training on a GPU",
+        "overheads": f"modelled on the profile {settings.device_profile}, not measured on a device; overhead_stream "
+        "is a plan: the trusted application takes taps one by one and computes after the last",
+        "selection": "rows meet targets by the figures shown, on the holdout that judges all rows; no second holdout",
     }
 
 
-def _worst(rows: list, name: str | None) -> float:
-    row = next((r for r in rows if r["strategy"] == name), None)
-    return max((b["ratio_to_black_box"]["value"] for b in row["stealing"]), default=1.0) if row else float("nan")
+def _shielded(table: dict) -> float:
+    """Return the ratio of the row at the black-box level, or our lowest where none is there; NaN without rows."""
+    met = table["targets"]["black_box_level"]["row"]
+    found = [r for r in table["rows"] if r["strategy"] == met] or [r for r in table["rows"] if _is_ours(r)]
+    return min(map(_ratio, found), default=math.nan)
 
 
 class Bench:
@@ -343,13 +348,12 @@ def number_of(*parts) -> int:
 
 def _targets(rows: list, victim: float) -> dict:
     """Return which row meets each target, or the nearest one and that it does not."""
-    ours = [r for r in rows if r["overhead_stream"] is not None and r["strategy"].startswith("mirrornet")]
+    ours = [r for r in rows if _is_ours(r)]
     light = [r for r in ours if r["overhead_stream"] <= OVERHEAD]
     light.sort(key=lambda r: -r["accuracy"])
-    level = [
-        r for r in rows if r["overhead_stream"] is not None and _ratio(r) <= BAR and r["accuracy"] >= victim - NEAR
-    ]
-    level.sort(key=lambda r: (not r["strategy"].startswith("mirrornet"), r["overhead_stream"]))
+    # the whole network inside is the yardstick itself: it meets the level whatever ours do
+    level = [r for r in ours if _ratio(r) <= BAR and r["accuracy"] >= victim - NEAR]
+    level.sort(key=lambda r: r["overhead_stream"])
     gaps = {r["strategy"]: r["audit"]["gap"] for r in ours if r["audit"]["gap"] is not None}
     return {
         "low_overhead": {
@@ -359,6 +363,10 @@ def _targets(rows: list, victim: float) -> dict:
         "black_box_level": {"row": level[0]["strategy"] if level else None, "met": bool(level)},
         "gap": {"gaps": gaps, "met": max(gaps.values(), default=0.0) >= GAP},
     }
+
+
+def _is_ours(row: dict) -> bool:
+    return row["overhead_stream"] is not None and row["strategy"].startswith("mirrornet")
 
 
 def _ratio(row: dict) -> float:

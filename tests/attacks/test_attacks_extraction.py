@@ -108,6 +108,18 @@ def test_showing_only_what_is_public_is_exactly_the_black_box(victim, parent, en
     assert report.gap > 0.2
 
 
+def test_a_black_box_attack_no_better_than_a_constant_answer_is_noted(victim, parent, ends):
+    common = int(torch.bincount(toys.JUDGES.y).argmax())
+    guessing = replace(ends.black_box[40], predictions=torch.full_like(ends.black_box[40].predictions, common))
+    weak = replace(ends, black_box={**ends.black_box, 40: guessing})
+    lazy = Attacker(variants=("as it is",), epochs=1, steps=1)
+    exposure = toys.no_shield(victim, parent.tensors)
+    notes = audited(exposure, victim, weak, attacker=lazy).notes
+    assert [n for n in notes if "constant answer" in n] == [n for n in notes if n.startswith("at 40 queries the black")]
+    assert any("constant answer" in n for n in notes)
+    assert not any("constant answer" in n for n in audited(exposure, victim, ends, attacker=lazy).notes)
+
+
 @pytest.fixture(scope="module")
 def child(parent):
     """A victim tuned from the public model."""

@@ -86,7 +86,7 @@ def test_sanitised_kernels_touch_nothing_outside(tmp_path):
     if compile_kernels(compiler(), tmp_path / "k.so", extra=flags):
         pytest.skip("the compiler has no sanitiser")
     code = (
-        "import ctypes, numpy as np\n"
+        "import ctypes, itertools, numpy as np\n"
         "from edgeward.native.build import declare\n"
         f"lib = declare(ctypes.CDLL({str(tmp_path / 'k.so')!r}))\n"
         "guard = np.uint64(0xDEADBEEF)\n"
@@ -98,6 +98,16 @@ def test_sanitised_kernels_touch_nothing_outside(tmp_path):
         "    tiles, out = np.full(size + 1, guard), np.full(p * o + 1, 77, np.int32)\n"
         "    lib.edgeward_binary_matmul(v, *[x.ctypes.data for x in (a, w, tiles, out)], p, o, k, 64 * k)\n"
         "    assert tiles[-1] == guard and out[-1] == 77 and (out[:-1] == 64 * k).all()\n"
+        "  if not lib.edgeward_ring_supports(v): continue\n"
+        "  for t, (m, k, n) in itertools.product((np.int32, np.int64), [(1,3,9), (7,65,3), (35,130,41), (9,2,1100)]):\n"
+        "    a, b, out = np.full((m, k), -3, t), np.full((k, n), 2**31 - 1, t), np.full(m * n + 1, 77, t)\n"
+        "    bits = 8 * out.itemsize\n"
+        "    assert lib.edgeward_ring_matmul(v, bits, *[x.ctypes.data for x in (a, b, out)], 1, m, k, n) == 0\n"
+        "    assert out[-1] == 77 and (out[:-1].reshape(m, n) == a @ b).all()\n"
+        "    x, w, out = np.ones((2, 6, 5, 7), t), np.ones((12, 3, 3, 2), t), np.full(2 * 12 * 12 + 1, 77, t)\n"
+        "    shape = np.array([2, 2, 3, 5, 7, 6, 3, 2, 2, 3, 2, 1, 1, 1, 4, 3])\n"
+        "    assert lib.edgeward_ring_conv2d(v, bits, *[x.ctypes.data for x in (x, w, out, shape)]) == 0\n"
+        "    assert out[-1] == 77 and 0 < out.max() <= 77 and out.min() >= 3\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr

@@ -98,6 +98,15 @@ def test_a_finished_training_is_read_and_gives_the_same_networks(tmp_path):
         assert torch.equal(tensor, again.monitor.tensors[key])
 
 
+def test_a_finished_training_of_another_strategy_of_that_name_is_not_read(tmp_path):
+    first = mirror(victim(), Strategy("s", (Block(2, "pw", 4),), flips=False), task(1, tmp_path), public=public())
+    other = Strategy("s", (Block(2, "pw", 4),), flips=False, temperature=9.0)
+    again, alone = (mirror(victim(), other, task(1, at), public=public()) for at in (tmp_path, None))
+    key = next(key for key, tensor in first.monitor.tensors.items() if tensor.dim() > 1)
+    assert torch.equal(again.monitor.tensors[key], alone.monitor.tensors[key])
+    assert not torch.equal(again.monitor.tensors[key], first.monitor.tensors[key])
+
+
 def test_what_does_not_fit_is_refused_with_its_reasons():
     with pytest.raises(ConfigError, match="needs a public backbone"):
         mirror(victim(), Strategy("p", COPIES), task())
@@ -162,6 +171,10 @@ def test_the_generator_keeps_the_limits_and_continues_from_its_notes(tmp_path):
     assert Strategy.read(tmp_path / f"{found[0].strategy.name}.json") == found[0].strategy
     with pytest.raises(NoFeasibleCandidate, match="nearest"):
         search_in(tmp_path, Limits(1000))
+    ours, other = (Emulator(load_profile(name)).digest() for name in ("rpi3-optee", "qemu-v8"))
+    assert ours != other
+    assert ours in notes["coarse.json"]
+    assert other not in notes["coarse.json"]
 
 
 def test_presets_by_name():

@@ -15,8 +15,9 @@ _PACKAGES = ("torch", "numpy", "scipy", "safetensors", "onnx", "onnxruntime", "o
 _EXTRAS = {
     "tee-emul": ("wasmtime", "cryptography", "pyseccomp", "unicorn", "ziglang"),
     "tee-attest": ("cwt",),
+    "mpc": ("cryptography",),
 }
-"""Packages that only split deployments need; without them the rest works."""
+"""Packages that only split deployments and secure computation need; without them the rest works."""
 _WORLDS = {"wasm": ("wasmtime", "cryptography", "ziglang"), "process": ("pyseccomp", "cryptography")}
 
 
@@ -48,7 +49,7 @@ def _extras() -> list[tuple[str, str, str]]:
     for extra, packages in _EXTRAS.items():
         for package in packages:
             state, detail = _installed(package)
-            missing = f"for split deployments: pip install 'edgeward[{extra}]'"
+            missing = f"optional: pip install 'edgeward[{extra}]'"
             found.append((package, "ok", detail) if state == "ok" else (package, "absent", missing))
     return found
 

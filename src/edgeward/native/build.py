@@ -49,9 +49,10 @@ class Loaded:
 
 
 def sources() -> dict[str, str]:
-    """Return the C files by name."""
+    """Return the C files and their headers by name."""
     folder = resources.files("edgeward.native") / "kernels"
-    return {f.name: f.read_text("utf-8") for f in sorted(folder.iterdir(), key=lambda f: f.name) if f.name[-2:] == ".c"}
+    found = sorted(folder.iterdir(), key=lambda f: f.name)
+    return {f.name: f.read_text("utf-8") for f in found if f.name.endswith((".c", ".h"))}
 
 
 def find_compiler() -> tuple[str, str] | None:
@@ -80,7 +81,7 @@ def compile_kernels(compiler: str, target: Path, *, extra: tuple[str, ...] = ())
             files.append(Path(folder) / name)
             files[-1].write_text(text, "utf-8")
         made = Path(folder) / "kernels.so"
-        command = [compiler, *FLAGS, *extra, *map(str, files), "-o", str(made)]
+        command = [compiler, *FLAGS, *extra, *(str(f) for f in files if f.suffix == ".c"), "-o", str(made)]
         try:
             run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
         except (OSError, subprocess.SubprocessError) as error:
@@ -122,6 +123,20 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.edgeward_binary_matmul.restype = small
     library.edgeward_ordered_matmul.argtypes = [*[address] * 3, count, count, count]
     library.edgeward_ordered_matmul.restype = None
+    library.edgeward_ring_supports.argtypes = [small]
+    library.edgeward_ring_supports.restype = small
+    library.edgeward_ring_prefers_whole_words.argtypes = []
+    library.edgeward_ring_prefers_whole_words.restype = small
+    library.edgeward_ring_matmul.argtypes = [small, small, *[address] * 3, *[count] * 4]
+    library.edgeward_ring_matmul.restype = small
+    library.edgeward_ring_conv2d.argtypes = [small, small, *[address] * 4]
+    library.edgeward_ring_conv2d.restype = small
+    library.edgeward_transpose_bits.argtypes = [small, address, count]
+    library.edgeward_transpose_bits.restype = None
+    library.edgeward_slice_bits.argtypes = [small, small, address, address, count]
+    library.edgeward_slice_bits.restype = None
+    library.edgeward_beaver_and.argtypes = [small, *[address] * 6, count]
+    library.edgeward_beaver_and.restype = None
     return library
 
 

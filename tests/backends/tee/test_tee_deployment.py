@@ -1,5 +1,6 @@
 """Split deployments: halves that fit, answers equal to the integer reference, releases as files, and the checklist."""
 
+import os
 from dataclasses import replace
 from functools import cache
 
@@ -13,7 +14,7 @@ from edgeward.backends.cleartext.reference import ReferenceExecutable
 from edgeward.backends.tee.assets import ADVERSARIES, ASSETS, PHASES, AssetMatrix, Protection, one_way_split
 from edgeward.backends.tee.checklist import Evidence, checklist
 from edgeward.backends.tee.deployment import SplitDeployment, Traffic
-from edgeward.backends.tee.manifest import SplitManifest
+from edgeward.backends.tee.manifest import SplitManifest, manifest_of
 from edgeward.backends.tee.release import MANIFEST, NORMAL, SEALED, RunningSplit, SplitRelease, release
 from edgeward.backends.tee.sealing import Refusal, SealedBlobError, new_key
 from edgeward.backends.tee.split_executable import split_executable
@@ -128,6 +129,32 @@ def test_a_release_from_files_answers_as_the_reference(tmp_path, wasm, policy, a
         assert "emulated" in executable.notice
         moved = meter.bytes_in - loaded[0], meter.bytes_out - loaded[1]
         assert moved == (24 * traffic.bytes, 24 * traffic.returned_bytes)
+
+
+def test_a_stream_enters_as_often_as_its_manifest_says(wasm):
+    deployment = replace(split(), transfer="stream")
+    with RunningSplit(release(deployment, KEY, 1), wasm) as running:
+        before = running.session.meter.switches
+        np.testing.assert_array_equal(running.executable.labels(records()), expected_logits().argmax(1))
+        assert running.session.meter.switches - before == len(records()) * deployment.traffic.switches == 24
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path):
+    release(split(), KEY, 1).write(tmp_path)
+    (tmp_path / SEALED).unlink()
+    os.mkfifo(tmp_path / SEALED)
+    with pytest.raises(VerificationFailed, match=r"weights\.sealed"):
+        SplitRelease.read(tmp_path)
+
+
+def test_c_text_in_folders_is_refused(tmp_path):
+    ours = release(split(), KEY, 1)
+    nested = {**ours.files, "secure-world/deep/more.c": b""}
+    manifest = manifest_of(split(), nested, ours.manifest.sizes, 1)
+    replace(ours, manifest=manifest, files=nested).write(tmp_path)
+    with pytest.raises(VerificationFailed, match="C text in folders"):
+        SplitRelease.read(tmp_path)
 
 
 def test_the_device_counter_refuses_what_is_older(tmp_path, wasm):

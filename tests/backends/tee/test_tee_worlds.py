@@ -382,6 +382,20 @@ def test_wasm_memory_cannot_grow_beyond_the_budget():
             channel._memory.grow(channel._store, 1)
 
 
+def test_wasm_static_memory_counts_as_well():
+    own = """
+static volatile uint8_t mine[2 << 20];
+int edgeward_net_run(const uint8_t *w, const int8_t *const *i, int8_t *const *o, uint8_t *arena) {
+    (void)w, (void)i, (void)o;
+    return mine[arena[0]]++;
+}
+"""
+    program = stub_program()
+    files = {**program.files, "net.c": '#include "net.h"\n' + own}
+    with pytest.raises(SecureMemoryExceeded, match="beside its budget"):
+        WasmWorld(KEY).open_session(application(program=replace(program, files=files)))
+
+
 def test_wasm_stack_that_grows_too_far_traps():
     program = stub_program()
     deep = """

@@ -65,8 +65,9 @@ def audit_split(
 
     Args: `victim` answers as the deployment does (an `Oracle`, or a callable from records to labels; labels only are
     read); `query_pool` are the attacker's own records, whose labels are never read; `holdout` judges and is never used
-    to choose; `seeds` independent attackers, or how many; `references` both ends, made by
-    `measure_references` with the same arguments; `members` training records of the deployment, for membership on the
+    to choose; `seeds` independent attackers, or how many; `references` both ends, made by `measure_references` with the
+    same pool, holdout, budgets, seeds and attacker (its victim may be the unprotected network, which answers slightly
+    better than a split: that lowers ratios); `members` training records of the deployment, for membership on the
     visible part.
     Returns: per budget the attack that the attacker's own queries chose, the black-box attack being one of them.
     Guarantee: measured with these attacks, a lower bound on what can be stolen; nothing is proved.
@@ -98,7 +99,7 @@ def audit_split(
         seeds=len(chosen),
         victim_queries=window.asked,
         trusted_disguises=0 if exposure.related else len(exposure.disguised),
-        notes=_notes(budgets, attacker, chosen),
+        notes=(*_notes(budgets, attacker, chosen), *_powerless(references, budgets, holdout)),
     )
 
 
@@ -154,6 +155,18 @@ def _membership(exposure: Exposure, members: Records | None, holdout: Records) -
     if members is None:
         return None, NO_MEMBERS
     return visible_membership(runner(exposure.direct), members, holdout), ""
+
+
+def _powerless(references: References, budgets: Sequence[int], holdout: Records) -> list[str]:
+    """Return a note for each budget at which the yardstick itself is no better than one constant answer."""
+    guess = float(torch.bincount(holdout.y).max()) / len(holdout)
+    found = {b: float((references.black_box[b].predictions == holdout.y).double().mean()) for b in sorted(set(budgets))}
+    return [
+        f"at {budget} queries the black-box attack has {accuracy:.1%}, a constant answer {guess:.1%}: a ratio to it "
+        "says little about this budget"
+        for budget, accuracy in found.items()
+        if accuracy <= guess
+    ]
 
 
 def _notes(budgets: Sequence[int], attacker: Attacker, seeds: Sequence[Any]) -> tuple[str, ...]:

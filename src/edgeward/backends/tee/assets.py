@@ -97,7 +97,7 @@ def one_way_split(*, one_way: bool = True, private_normal_world: bool = True) ->
     isolated = "the secure world's memory isolation, as strong as the tier that runs"
     copied = "parameters are copied, then validated; sizes are checked before use"
     stolen = "stealing audit (ratio to the black-box level)"
-    public = "holds public weights only; nothing private to take"
+    public = "holds public weights only; the taps' int8 ranges come from private calibration records"
     shown = "in clear in the normal world"
     reader: list[Protection] = [
         Protection("secure weights", "at rest", "normal-world reader", "protected", sealed),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
@@ -75,8 +76,8 @@ class Emulator:
 
     batch: T = T_taps + T_handover + T_switch + T_memref + T_copy + T_secure. stream: two processors, one per world; the
     secure one takes each tap in the order in which it is ready and runs every operator whose taps have come; T is the
-    makespan. It takes one entry per tap, which the trusted application of this release does not have yet: it runs the
-    whole secure network in one entry, so that "stream" is a plan. Guarantee: modelled; instruction counts agree with
+    makespan. The trusted application of this release takes taps one by one (one entry each), but runs the whole secure
+    network in the last entry, so that "stream" is a plan. Guarantee: modelled; instruction counts agree with
     counted ones as `python -m benchmarks tee-emulator` prints; the rest is as good as the profile's figures.
     Source: the performance emulator of MirrorNet (ICCAD 2023, abstract); formulas are ours.
     """
@@ -104,6 +105,11 @@ class Emulator:
     def model(self) -> InstructionModel:
         """The instruction model in use."""
         return self._model
+
+    def digest(self) -> str:
+        """Return the first 16 hex digits of a SHA-256 over all that estimates depend on: profile, model, limits."""
+        text = repr((self._profile, self._model, self._precision, self._code, self._limit))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def estimate(self, split: SplitShape | SplitDeployment, transfer: Transfer | None = None) -> Estimate:
         """Return what `split` is expected to take; `transfer` overrides the split's own."""

@@ -79,6 +79,9 @@ install it where your secure world looks for applications.
 2. Ship `ta/` built without it, and the sealed weights beside it.
 3. `edgeward-client weights.sealed taps.bin` prints the answer as hexadecimal bytes; a third argument repeats and times.
 
+The device keeps key and rollback counter under the UUID above. A release under another UUID has neither: name your own
+UUID and keep it, or provision again and know that the older release still opens.
+
 Memory: {heap} bytes of heap and {stack} bytes of stack. The rollback counter is as hard to turn back as the secure
 storage of your device; files kept by the normal world can be put back by its owner.
 """
@@ -165,7 +168,7 @@ def folder_files(application: Application, uuid: uuids.UUID) -> dict[str, str]:
         "heap": application.needed_bytes + _HEAP_SLACK_BYTES,
         "digest": ", ".join(f"0x{byte:02x}" for byte in application.manifest_digest),
         "floor": application.counter_floor,
-        "policy": {"label": 0, "topk": 1, "logits": 2}[application.policy],
+        "policy": application.policy_code,
         "label": int(application.ends_in_argmax),
         "answer": application.answer_bytes,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from edgeward.core.randomness import SecretBytes
 MANIFEST, NORMAL, SEALED = "manifest.json", "normal-world/model.onnx", "secure-world/weights.sealed"
 SECURE = "secure-world"
 _SIZES = f"{SECURE}/net.h"
-_LARGEST_FILE = 1 << 30
+_LARGEST_FILE, _LARGEST_TEXT = 1 << 30, 1 << 24
 
 
 @final
@@ -31,7 +32,8 @@ _LARGEST_FILE = 1 << 30
 class SplitRelease:
     """Everything that ships: the manifest, the files it names (path -> content) and the sealed weights.
 
-    Guarantee: nothing but `sealed` depends on the secret weights; scales, zero points and shapes are in clear.
+    Guarantee: no weight, bias or table is outside `sealed` (by construction). In clear are shapes and the activations'
+    scales and zero points, which calibration derived from the secret network: what they give away is not audited.
     """
 
     manifest: SplitManifest
@@ -85,7 +87,12 @@ class SplitRelease:
         lacking = [name for name in (NORMAL, _SIZES) if name not in manifest.files]
         if lacking:
             raise _refused("lacks parts", f"{NORMAL} and {_SIZES}", f"no {', '.join(lacking)}")
-        files = {name: _content(folder / name, _LARGEST_FILE) for name in manifest.files}
+        deep = [name for name in manifest.files if name.startswith(f"{SECURE}/") and name.count("/") > 1]
+        if deep:
+            raise _refused("has C text in folders", f"files of {SECURE}/ itself", ", ".join(deep[:8]))
+        files = {
+            name: _content(folder / name, _LARGEST_FILE if name == NORMAL else _LARGEST_TEXT) for name in manifest.files
+        }
         wrong = [name for name, data in files.items() if hashlib.sha256(data).hexdigest() != manifest.files[name]]
         if wrong:
             named = ", ".join(wrong[:8])
@@ -139,7 +146,7 @@ class RunningSplit:
             loaded = self.session.load(split.sealed)
             if counter is not None:
                 counter.advance(loaded)
-            half = SessionHalf(self.session, world.tier, world.notice)
+            half = SessionHalf(self.session, world.tier, world.notice, split.manifest.transfer)
             self.executable = SplitExecutable(OnnxExecutable(split.files[NORMAL]), split.manifest.border, half)
         except BaseException:
             self.session.close()
@@ -180,10 +187,15 @@ def _refused(what: str, expected: str, came: str) -> VerificationFailed:
 
 
 def _content(path: Path, most: int) -> bytes:
+    """Return the bytes of a plain file; a pipe or a device in its place is refused and not waited for."""
     try:
-        if path.stat().st_size > most:
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError("not a plain file")
+            data = file.read(most + 1)
+        if len(data) > most:
             raise OSError(f"larger than {most} bytes")
-        return path.read_bytes()
+        return data
     except OSError as error:
         came = error.strerror or str(error)
         raise _refused(f"has no readable '{path.name}'", f"a file of at most {most} bytes", came) from None

@@ -21,9 +21,9 @@ class RollbackCounter:
     """A counter in a file of the device's secure storage, authenticated with HMAC-SHA-256 under the sealing key.
 
     Guarantee: whoever lacks the key cannot set a value the secure world never wrote (HMAC, assumed). NOT against
-    whoever can put back an older copy of the file: an emulated world has no storage that its owner cannot replay. A
-    device needs replay-protected storage (an RPMB partition, a fuse, a monotonic counter of a TPM) behind the same
-    two calls.
+    whoever can put back an older copy of the file, or remove it: an emulated world has no storage that its owner cannot
+    turn back. Not for several processes at once: the later `advance` wins. A device needs replay-protected storage (an
+    RPMB partition, a fuse, a monotonic counter of a TPM) behind the same two calls.
     """
 
     def __init__(self, path: Path, key: SecretBytes, application: str) -> None:

@@ -98,9 +98,8 @@ def window_bytes(application: Application) -> int:
 
 def configuration(application: Application) -> bytes:
     """Return the application's `struct edgeward_configuration`."""
-    policy = {"label": 0, "topk": 1, "logits": 2}[application.policy]
     digest, floor = application.manifest_digest, application.counter_floor
-    return struct.pack("<32sQII", digest, floor, policy, int(application.ends_in_argmax))
+    return struct.pack("<32sQII", digest, floor, application.policy_code, int(application.ends_in_argmax))
 
 
 @final
@@ -189,9 +188,13 @@ class Session:
                 return self._answer()
         raise DataError("the taps ended early", expected=f"{len(self._sizes)} taps", came="fewer")
 
-    def infer_all(self, inputs: Sequence[Int8[np.ndarray, "n ..."]]) -> np.ndarray:
-        """Return the answers for n records, in order: [n] labels, [n, k] labels, or [n, classes] logits."""
-        return np.stack([np.asarray(self.infer([x[i] for x in inputs])) for i in range(len(inputs[0]))])
+    def infer_all(self, inputs: Sequence[Int8[np.ndarray, "n ..."]], *, one_by_one: bool = False) -> np.ndarray:
+        """Return the answers for n records, in order: [n] labels, [n, k] labels, or [n, classes] logits.
+
+        `one_by_one` hands over each tap on its own: one switch per tap and record instead of one per record.
+        """
+        ask = self.stream if one_by_one else self.infer
+        return np.stack([np.asarray(ask([x[i] for x in inputs])) for i in range(len(inputs[0]))])
 
     def invoke(self, command: int, params: Sequence[Param] = ()) -> Result:
         """Call `command` with up to four parameters, as `TEEC_InvokeCommand` does, and return its code.

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, Int8
 
 from edgeward.backends.executable import Executable
-from edgeward.backends.tee.deployment import Border, SplitDeployment
+from edgeward.backends.tee.deployment import Border, SplitDeployment, Transfer
 from edgeward.graph.network import Network
 
 if TYPE_CHECKING:
@@ -57,12 +57,13 @@ class ReferenceHalf(SecureHalf):
 class SessionHalf(SecureHalf):
     """An open session of a secure world that holds the sealed weights already."""
 
-    def __init__(self, session: Session, tier: str, notice: str) -> None:
-        """Answer through `session`, which stays its opener's to close."""
+    def __init__(self, session: Session, tier: str, notice: str, transfer: Transfer = "batch") -> None:
+        """Answer through `session`, which stays its opener's to close; taps cross as `transfer` says."""
         self._session, self.tier, self.notice = session, tier, notice
+        self._transfer = transfer
 
     def answers(self, taps: Sequence[Int8[np.ndarray, "n ..."]]) -> np.ndarray:
-        return np.asarray(self._session.infer_all(taps))
+        return np.asarray(self._session.infer_all(taps, one_by_one=self._transfer == "stream"))
 
 
 @final

@@ -12,13 +12,15 @@ import numpy as np
 from edgeward.backends.tee.build import compiled
 from edgeward.backends.tee.sealing import TAG_BYTES
 from edgeward.backends.tee.session import MESSAGE, Channel, Meter, Session, configuration, dead, window_bytes
-from edgeward.backends.tee.world import Application, Result, SecureWorld, over_budget
+from edgeward.backends.tee.world import Application, Result, SecureMemoryExceeded, SecureWorld, over_budget
 from edgeward.core.extras import require
 from edgeward.core.randomness import SecretBytes
 
 _PAGE = 65536
 _TABLE_ELEMENTS = 4096
 _FUEL_TO_OPEN = 10**12
+# What a module may bring beside its budget: its stack (one page) and constants of its C text.
+_OWN_PAGES = 16
 
 
 @final
@@ -26,8 +28,9 @@ class WasmWorld(SecureWorld):
     """WebAssembly under wasmtime.
 
     Guarantee: the module reaches its own memory and three imported functions of the TEE API, no more; its memory cannot
-    grow beyond its budget; an instruction count ("fuel") that is the same in every run bounds and meters it. Enforced
-    by wasmtime (assumed). NOT against this process or whoever can read its memory.
+    grow beyond its budget and 1 MiB of its own for stack and constants; an instruction count ("fuel") that is the same
+    in every run bounds and meters it. Enforced by wasmtime (assumed). NOT against this process or whoever can read its
+    memory.
     """
 
     tier: ClassVar[str] = "wasm"
@@ -66,8 +69,24 @@ class _Opening:
         self._store = wasmtime.Store(engine)
 
     def open(self, application: Application) -> Channel:
+        trouble = self._wasmtime.WasmtimeError, self._wasmtime.Trap
+        try:
+            return self._opened(application, trouble)
+        except trouble as error:
+            why = str(error).strip().splitlines()[-1].strip()
+            raise dead(f"the trusted application trapped while it opened ({why})", "fetch the bundle again") from None
+
+    def _opened(self, application: Application, trouble: tuple[type[BaseException], ...]) -> Channel:
         window, store = window_bytes(application), self._store
         first = next(e.type.limits.min for e in self._module.exports if e.name == "memory")
+        if first > _OWN_PAGES:
+            raise SecureMemoryExceeded(
+                "TEE_ERROR_OUT_OF_MEMORY: the trusted application takes memory beside its budget",
+                result=Result.TEE_ERROR_OUT_OF_MEMORY,
+                expected=f"at most {_OWN_PAGES * _PAGE} bytes of stack and constants",
+                came=f"{first * _PAGE} bytes",
+                fix="fetch the bundle again: emitted C text has no memory of its own",
+            )
         pages = first + -(-window // _PAGE) + -(-application.memory_budget // _PAGE)
         store.set_limits(pages * _PAGE, _TABLE_ELEMENTS, 1, 1, 1)
         store.set_fuel(_FUEL_TO_OPEN)
@@ -78,9 +97,7 @@ class _Opening:
         result = exports["edgeward_start"](store, application.memory_budget) & 0xFFFFFFFF
         if not address or result == Result.TEE_ERROR_OUT_OF_MEMORY:
             raise over_budget(application)
-        return _WasmChannel(
-            store, exports, address, window, self._fuel, (self._wasmtime.WasmtimeError, self._wasmtime.Trap)
-        )
+        return _WasmChannel(store, exports, address, window, self._fuel, trouble)
 
     def _linked(self, application: Application) -> Any:
         wasmtime, integer = self._wasmtime, self._wasmtime.ValType.i32()
@@ -162,7 +179,7 @@ def _unsealing(key: SecretBytes, digest: bytes, floor: int) -> Any:
             if extra[:32] != digest or int.from_bytes(extra[32:], "little") < floor:
                 return 0
             plain = cipher.decrypt(part(nonce, 12), sealed, extra)
-        except InvalidTag:
+        except (InvalidTag, ValueError, IndexError):
             return 0
         memory.write(caller, plain, data & 0xFFFFFFFF)
         return 1
@@ -171,7 +188,11 @@ def _unsealing(key: SecretBytes, digest: bytes, floor: int) -> Any:
 
 
 def _random(caller: Any, address: int, size: int) -> None:
-    caller["memory"].write(caller, secrets.token_bytes(size & 0xFFFFFFFF), address & 0xFFFFFFFF)
+    memory, address, size = caller["memory"], address & 0xFFFFFFFF, size & 0xFFFFFFFF
+    # a hostile module must not make its host draw more than the module can hold
+    if address + size > memory.data_len(caller):
+        raise IndexError("outside the module's memory")
+    memory.write(caller, secrets.token_bytes(size), address)
 
 
 def _milliseconds(caller: Any) -> int:

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, final, get_args
+from typing import TYPE_CHECKING, ClassVar, final, get_args
 
+from edgeward.backends.tee.deployment import TOP, OutputPolicy
 from edgeward.codegen.emit import Program
 from edgeward.core.errors import ConfigError, EdgewardError
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from edgeward.backends.tee.session import Session
 
 
-Policy = Literal["label", "topk", "logits"]
-TOP = 5
 _DIGEST_BYTES = 32
 _LARGEST_BUDGET = 1 << 31
 _LARGEST_SIZE = (1 << 31) - 256
@@ -102,7 +101,7 @@ class Application:
     manifest_digest: bytes
     memory_budget: int
     counter_floor: int = 0
-    policy: Policy = "label"
+    policy: OutputPolicy = "label"
     ends_in_argmax: bool = True
 
     def __post_init__(self) -> None:
@@ -127,6 +126,11 @@ class Application:
         classes = self.program.output_bytes[0]
         return {"label": 4, "topk": 4 * min(TOP, classes), "logits": classes}[self.policy]
 
+    @property
+    def policy_code(self) -> int:
+        """The policy as the C text knows it (`ta.h`)."""
+        return get_args(OutputPolicy).index(self.policy)
+
 
 def _problems(application: Application) -> list[str]:
     program, policy = application.program, application.policy
@@ -137,8 +141,8 @@ def _problems(application: Application) -> list[str]:
         found.append(f"a memory budget of {application.memory_budget} bytes, expected 1 to {_LARGEST_BUDGET}")
     if not 0 <= application.counter_floor < 1 << 64:
         found.append(f"counter floor {application.counter_floor}, expected 64 bits without a sign")
-    if policy not in get_args(Policy):
-        found.append(f"policy '{policy}', expected one of {', '.join(get_args(Policy))}")
+    if policy not in get_args(OutputPolicy):
+        found.append(f"policy '{policy}', expected one of {', '.join(get_args(OutputPolicy))}")
     sizes: dict[str, tuple[int, ...]] = {"weights": (program.weights_bytes,), "arena": (program.arena_bytes,)}
     sizes |= {"input": program.input_bytes, "output": program.output_bytes}
     for name, figures in sizes.items():

@@ -90,7 +90,7 @@ def generate(
     Raises: `NoFeasibleCandidate` with the nearest miss where no strategy keeps the limits.
     """
     search, watcher = search or Search(), watcher or Silent()
-    record = _Notebook(workdir, _fingerprint(victim, base, limits, search))
+    record = _Notebook(workdir, _fingerprint(victim, base, limits, search, task, emulator))
     at = stages(victim)
     scores = record.scores
     for number, strategy in enumerate(every_subset(at, base, search.widths, search.kinds), 1):
@@ -169,10 +169,12 @@ def _nearest_miss(scores: Mapping[str, Score | None], limits: Limits) -> NoFeasi
     )
 
 
-def _fingerprint(victim: Network, base: Strategy, limits: Limits, search: Search) -> str:
+def _fingerprint(
+    victim: Network, base: Strategy, limits: Limits, search: Search, task: Task, emulator: Emulator
+) -> str:
     shapes = [(node.operator, victim.values[node.output].shape) for node in victim.nodes]
     plain = {key: value for key, value in base.to_json().items() if key not in ("blocks", "name")}
-    return repr((shapes, sorted(plain.items()), limits, search))
+    return repr((shapes, sorted(plain.items()), limits, search, task.tag, emulator.digest()))
 
 
 @final

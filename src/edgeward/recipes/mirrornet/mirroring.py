@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast, final
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from edgeward.core.candidate import canonical_json
 from edgeward.core.claim import Claim
 from edgeward.core.errors import ConfigError, ModelError
 from edgeward.graph.module import Rebuilt, tensors_of, to_module
@@ -85,7 +87,8 @@ def mirror(victim: Network, strategy: Strategy, task: Task, *, public: Network |
     with taps of the input alone it is not needed. `task` holds the records (one model), the schedule, the seed and,
     for a resumable run, a directory; its factory is not used.
 
-    Guarantee: preset "public" gives the normal world no number that depends on the private records (by construction).
+    Guarantee: preset "public" gives the normal world no weight that depends on the private records (by construction,
+    where `public` is what it is said to be); the taps' int8 ranges, in clear too, are calibrated on some of them.
     What can be stolen is measured by the audit, for every preset.
     Cost: one pass of victim (and backbone) over all records and their mirror images, then one training of backbone and
     monitor, or of the monitor alone on stored features (2 bytes per tap element, record and view).
@@ -100,6 +103,8 @@ def mirror(victim: Network, strategy: Strategy, task: Task, *, public: Network |
             f"the strategy '{strategy.name}' does not fit this network:\n    " + "\n    ".join(problems),
             expected=f"stages 0 to {len(at) - 1}: {', '.join(str(cut.shape) for cut in at)}",
         )
+    # strategies of one name may differ (gap, flips, ...): a finished training belongs to one of them alone
+    task = replace(task, tag=_tag([task.tag, strategy.to_json()]))
     with torch.no_grad():
         drawn = build(lambda: Monitor(strategy.plan, victim, at, classes), task.seed.child("monitor"))
     monitor = cast(Monitor, drawn)
@@ -108,6 +113,10 @@ def mirror(victim: Network, strategy: Strategy, task: Task, *, public: Network |
     if strategy.plan.copies_all_after == 0:
         return _finish(strategy, victim, at, monitor, trainings=0)
     return _watching(_fitting(public, at), victim, at, strategy, task, monitor)
+
+
+def _tag(parts: list[object]) -> str:
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
 
 
 def _fitting(public: Network | None, at: Sequence[Cut]) -> Network:

@@ -27,8 +27,8 @@ from edgeward.transforms.mirror.plan import Block
 class MirrorNet:
     """Leave a backbone in the normal world, let a small monitor in the secure one give the answer.
 
-    Preset "public" (default): the backbone is public and frozen, so that the normal world holds nothing private; its
-    monitor copies the victim's later stages. Without a public backbone the whole network moves to the secure world.
+    Preset "public" (default): the backbone is public and frozen, so that the normal world holds no private weight;
+    its monitor copies the victim's later stages. Without a public backbone the whole network moves to the secure world.
     Presets "faithful" (the paper's wording: the backbone is `gap` less accurate) and "anti" (it fails) train the
     backbone; the gap they show says little about stealing, which the audit measures.
 

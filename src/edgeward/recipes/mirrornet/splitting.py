@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import cast
 
 import torch
@@ -13,8 +12,7 @@ from torch import Tensor
 from edgeward.attacks.extraction.exposure import Exposure
 from edgeward.backends.tee.assets import one_way_split
 from edgeward.backends.tee.deployment import OutputPolicy, SplitDeployment, Transfer
-from edgeward.codegen.integer import IntegerGraph, IntegerNode, IntegerValue
-from edgeward.codegen.quantize import quantize
+from edgeward.codegen.quantize import quantize, with_argmax
 from edgeward.graph.network import Network
 from edgeward.recipes.mirrornet.mirroring import Mirrored
 
@@ -72,14 +70,6 @@ def _taps(normal: Network, records: Tensor) -> tuple[Tensor, ...]:
 
     found = to_module(normal)(records)
     return found if isinstance(found, tuple) else (found,)
-
-
-def with_argmax(graph: IntegerGraph) -> IntegerGraph:
-    """Return an integer network that gives the index of its largest logit instead of the logits."""
-    logits, label = graph.outputs[-1], "label"
-    value = IntegerValue(label, (4,), 1.0, 0)
-    node = IntegerNode("argmax", "argmax", (logits,), label)
-    return replace(graph, outputs=(label,), nodes=(*graph.nodes, node), values={**graph.values, label: value})
 
 
 def exposure(mirrored: Mirrored, public: Mapping[str, Tensor]) -> Exposure:

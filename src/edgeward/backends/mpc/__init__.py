@@ -1,0 +1,1 @@
+"""Two-party secure inference: ring semantics, one-time material, protocols and their channel. Unaudited."""

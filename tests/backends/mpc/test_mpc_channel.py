@@ -1,0 +1,405 @@
+"""A channel between two parties: what comes, what is counted, and how it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeward.backends.mpc.channel import Channel
+from edgeward.backends.mpc.failures import ChannelError, Failure
+from edgeward.backends.mpc.frames import CHUNK_BYTES, Header, Kind, tag, wire_bytes
+from edgeward.backends.mpc.meter import Traffic
+from edgeward.backends.mpc.pair import local_pair, run_parties
+from edgeward.backends.mpc.stream import SocketStream
+from edgeward.core.errors import ConfigError
+
+PATIENCE = 5.0
+
+
+def reason(call, *arguments):
+    with pytest.raises(ChannelError) as caught:
+        call(*arguments)
+    return caught.value.reason
+
+
+@pytest.fixture
+def pair():
+    channels = local_pair(timeout=PATIENCE)
+    yield channels
+    for channel in channels:
+        channel.abort()
+
+
+@pytest.fixture
+def raw():
+    """A channel whose other end is a bare socket."""
+    here, there = socket.socketpair()
+    channel = Channel(SocketStream(here), party=0, timeout=PATIENCE)
+    yield channel, there
+    channel.abort()
+    there.close()
+
+
+def array(count, kind):
+    return np.random.default_rng(count).integers(0, 255, count).astype(kind)
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000, CHUNK_BYTES, 2_000_000])
+@pytest.mark.parametrize("kind", [np.uint8, np.int64])
+def test_exchange_of_any_size(count, kind):
+    mine, yours = array(count, kind), array(count, kind)[::-1]
+    first, second = run_parties(
+        lambda c: c.exchange(mine, "step"), lambda c: c.exchange(yours, "step"), timeout=PATIENCE
+    )
+    assert first.dtype == second.dtype == np.dtype(kind)
+    np.testing.assert_array_equal(first, yours)
+    np.testing.assert_array_equal(second, mine)
+
+
+def test_shapes_orders_and_types_survive(pair):
+    first, second = pair
+    for number, value in enumerate(
+        [np.arange(24).reshape(2, 3, 4).transpose(2, 0, 1), np.array([True, False]), np.int32(7)]
+    ):
+        value = np.asarray(value)
+        first.send(value, str(number))
+        came = second.receive(value.shape, value.dtype, str(number))
+        np.testing.assert_array_equal(came, value)
+        assert came.dtype == value.dtype
+    big = np.arange(5, dtype=">i8")
+    first.send(big, "big")
+    np.testing.assert_array_equal(second.receive((5,), np.int64, "big"), big)
+
+
+@pytest.mark.parametrize("value", [np.zeros(2), np.zeros(2, np.float32), np.array(["a"]), np.array([None])])
+def test_only_integers_are_sent(pair, value):
+    with pytest.raises(ConfigError, match="may not be sent"):
+        pair[0].send(value, "step")
+    with pytest.raises(ConfigError, match="may not be sent"):
+        pair[0].receive((1,), value.dtype, "step")
+
+
+def test_both_may_send_far_more_than_the_sockets_hold_before_either_receives():
+    def party(channel):
+        for number in range(6):
+            channel.send(np.full(1_000_000, number), f"part {number}")
+        return [int(channel.receive((1_000_000,), np.int64, f"part {n}").sum()) for n in range(6)]
+
+    wanted = [n * 1_000_000 for n in range(6)]
+    assert run_parties(party, party, timeout=PATIENCE) == (wanted, wanted)
+
+
+def test_many_small_messages_without_reading_do_not_stop_either_party():
+    def party(channel):
+        for number in range(1000):
+            channel.send(np.full(1000, number), "small")
+        return all((channel.receive((1000,), np.int64, "small") == n).all() for n in range(1000))
+
+    assert run_parties(party, party, timeout=PATIENCE) == (True, True)
+
+
+def test_what_waits_to_be_sent_is_a_copy():
+    value = np.zeros(3_000_000, np.int64)
+
+    def sender(channel):
+        channel.send(value, "step")
+        value[:] = 1
+        channel.receive((1,), np.int64, "done")
+
+    def receiver(channel):
+        time.sleep(0.05)
+        came = channel.receive(value.shape, value.dtype, "step")
+        channel.send(np.ones(1, np.int64), "done")
+        return int(came.sum())
+
+    assert run_parties(sender, receiver, timeout=PATIENCE)[1] == 0
+
+
+def test_a_boolean_is_0_or_1(pair):
+    pair[0].send(np.array([0, 1, 2], np.uint8), "step")
+    assert reason(pair[1].receive, (3,), np.bool_, "step") is Failure.MALFORMED
+
+
+def test_the_queue_is_bounded_and_a_slow_reader_loses_nothing(monkeypatch):
+    monkeypatch.setattr("edgeward.backends.mpc.sender._QUEUE_BYTES", 1 << 20)
+
+    def sends(channel):
+        for number in range(40):
+            channel.send(np.full(50_000, number), "part")
+            assert channel._sender._waiting <= (1 << 20) + 400_000
+
+    def receives(channel):
+        time.sleep(0.05)
+        return [int(channel.receive((50_000,), np.int64, "part")[-1]) for _ in range(40)]
+
+    assert run_parties(sends, receives, timeout=PATIENCE)[1] == list(range(40))
+
+
+def test_bytes_of_unknown_length(pair):
+    pair[0].send_bytes(b"settings", "names")
+    assert pair[1].receive_bytes(100, "names") == b"settings"
+    pair[0].send_bytes(b"x" * 101, "names")
+    assert reason(pair[1].receive_bytes, 100, "names") is Failure.MALFORMED
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["send", "receive", "exchange"]), st.integers(0, 70000)), max_size=12))
+def test_the_meters_count_exactly_and_agree(steps):
+    """Random programs: payload, frames and rounds against a model of both parties."""
+
+    def party(channel):
+        for number, (kind, count) in enumerate(steps):
+            label = f"step {number % 3}"
+            outgoing = (kind == "send") == (channel.party == 0)
+            if kind == "exchange":
+                channel.exchange(np.zeros(count, np.uint8), label)
+            elif outgoing:
+                channel.send(np.zeros(count, np.uint8), label)
+            else:
+                channel.receive((count,), np.uint8, label)
+        return channel.meter.reading()
+
+    depth, sent, wire = [0, 0], [0, 0], [0, 0]
+    rounds = 0
+    for kind, count in steps:
+        senders = (0, 1) if kind == "exchange" else ((0,) if kind == "send" else (1,))
+        carried = {s: depth[s] + 1 for s in senders}
+        for s in senders:
+            sent[s] += count
+            wire[s] += wire_bytes(count)
+            depth[1 - s] = max(depth[1 - s], carried[s])
+        rounds = max([rounds, *carried.values()])
+    for number, reading in enumerate(run_parties(party, party, timeout=PATIENCE)):
+        assert (reading.sent, reading.received) == (sent[number], sent[1 - number])
+        assert (reading.total.wire_sent, reading.total.wire_received) == (wire[number], wire[1 - number])
+        assert reading.rounds == rounds
+
+
+def test_rounds_are_chains_of_messages_that_wait_for_each_other():
+    def slices(channel):
+        """Two slices, pipelined: both leave before either is waited for, three times over."""
+        for _ in range(3):
+            for part in "ab":
+                channel.send(np.zeros(4, np.int64), part)
+            for part in "ab":
+                channel.receive((4,), np.int64, part)
+        return channel.meter.reading()
+
+    for reading in run_parties(slices, slices, timeout=PATIENCE):
+        assert reading.rounds == 3
+        assert reading.traffic["a"] == Traffic(96, 96, 3, 3, 3, 96 + 3 * 32, 96 + 3 * 32)
+        assert reading.traffic["b"].rounds == 0
+
+
+def test_readings_subtract():
+    def party(channel):
+        channel.exchange(np.zeros(1, np.int64), "before")
+        earlier = channel.meter.reading()
+        channel.exchange(np.zeros(2, np.int64), "span")
+        return channel.meter.reading() - earlier
+
+    for span in run_parties(party, party, timeout=PATIENCE):
+        assert set(span.traffic) == {"span"}
+        assert (span.sent, span.rounds) == (16, 1)
+
+
+def test_an_honest_end_is_told_from_a_broken_one(pair):
+    first, second = pair
+    first.send(np.arange(3), "last")
+    closing = threading.Thread(target=first.close)
+    closing.start()
+    np.testing.assert_array_equal(second.receive((3,), np.int64, "last"), np.arange(3))
+    assert reason(second.receive, (3,), np.int64, "more") is Failure.FINISHED
+    closing.join()
+    assert reason(first.send, np.arange(3), "more") is Failure.CLOSED
+    first.close()
+
+
+def test_a_failing_party_stops_the_other_and_its_own_error_is_raised():
+    def fails(channel):
+        channel.exchange(np.zeros(1, np.int64), "step")
+        raise LookupError("no tuples left")
+
+    seen = []
+
+    def waits(channel):
+        channel.exchange(np.zeros(1, np.int64), "step")
+        try:
+            channel.receive((1,), np.int64, "next")
+        except ChannelError as error:
+            seen.append(error.reason)
+            raise
+
+    for order in ((fails, waits), (waits, fails)):
+        with pytest.raises(LookupError, match="no tuples left"):
+            run_parties(*order, timeout=PATIENCE)
+    assert seen == [Failure.ABORTED, Failure.ABORTED]
+
+
+def test_parties_at_different_steps_both_stop():
+    errors = []
+
+    def party(label):
+        def run(channel):
+            try:
+                channel.exchange(np.zeros(1, np.int64), label)
+            except ChannelError as error:
+                errors.append(error.reason)
+                raise
+
+        return run
+
+    with pytest.raises(ChannelError, match="another step"):
+        run_parties(party("layer 1"), party("layer 2"), timeout=PATIENCE)
+    assert Failure.OUT_OF_STEP in errors
+    assert set(errors) <= {Failure.OUT_OF_STEP, Failure.ABORTED}
+
+
+def test_the_same_error_is_raised_again_and_holds_no_content(raw):
+    channel, there = raw
+    there.sendall(Header(Kind.DATA, True, tag("step"), 1, 8, 0, 8).pack() + b"SECRET")
+    there.close()
+    with pytest.raises(ChannelError) as first:
+        channel.receive((1,), np.int64, "step")
+    assert first.value.reason is Failure.GONE
+    assert "SECRET" not in str(first.value)
+    for call in (lambda: channel.send(np.zeros(1, np.int64), "x"), lambda: channel.receive((1,), np.int64, "x")):
+        assert reason(call) is Failure.GONE
+
+
+@pytest.mark.parametrize("kept", [0, 1, 31, 32, 33, 32 + 799])
+def test_a_peer_that_dies_within_a_frame(raw, kept):
+    channel, there = raw
+    there.sendall((Header(Kind.DATA, True, tag("step"), 1, 800, 0, 800).pack() + bytes(800))[:kept])
+    there.close()
+    assert reason(channel.receive, (100,), np.int64, "step") is Failure.GONE
+
+
+def test_a_frame_that_claims_too_much_takes_no_memory_and_ends_the_channel(raw):
+    channel, there = raw
+    there.sendall(Header(Kind.DATA, False, tag("step"), 1, CHUNK_BYTES, 0, 1 << 35).pack())
+    assert reason(channel.receive, (100,), np.int64, "step") is Failure.OUT_OF_STEP
+    there.settimeout(PATIENCE)
+    assert there.recv(32)[0] == Kind.ABORT
+
+
+def test_a_silent_peer_is_given_up():
+    here, there = socket.socketpair()
+    with there:
+        channel = Channel(SocketStream(here), party=0, timeout=0.1)
+        assert reason(channel.receive, (1,), np.int64, "step") is Failure.TIMED_OUT
+        assert there.recv(32)[0] == Kind.ABORT
+
+
+def test_a_peer_that_never_reads_is_given_up():
+    here, there = socket.socketpair()
+    with there:
+        channel = Channel(SocketStream(here), party=0, timeout=0.2)
+        channel.send(np.zeros(4_000_000, np.int64), "step")
+        assert reason(channel.close) is Failure.TIMED_OUT
+
+
+def test_a_peer_that_never_reads_is_given_up_while_we_receive():
+    here, there = socket.socketpair()
+    with there:
+        channel = Channel(SocketStream(here), party=0, timeout=0.2)
+        channel.send(np.zeros(4_000_000, np.int64), "step")
+        assert reason(channel.receive, (1,), np.int64, "answer") is Failure.TIMED_OUT
+
+
+def test_sending_to_a_dead_peer_tells_its_last_words(raw):
+    channel, there = raw
+    there.sendall(Header(Kind.ABORT, True, 0, 0, 0, 0, 0).pack())
+    there.close()
+
+    def send_on():
+        for _ in range(100):
+            channel.send(np.zeros(100_000, np.int64), "step")
+            time.sleep(0.001)
+
+    assert reason(send_on) is Failure.ABORTED
+
+
+def test_an_interrupted_reception_ends_the_channel(pair, monkeypatch):
+    first, second = pair
+    first.send(np.zeros(1, np.int64), "step")
+    fill = SocketStream.fill
+
+    def interrupted(self, view, timeout):
+        fill(self, view[:7], timeout)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SocketStream, "fill", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        second.receive((1,), np.int64, "step")
+    monkeypatch.undo()
+    assert reason(second.receive, (1,), np.int64, "step") is Failure.INTERRUPTED
+    assert reason(first.receive, (1,), np.int64, "step") is Failure.ABORTED
+
+
+def test_an_interrupted_sending_ends_the_channel(pair, monkeypatch):
+    def interrupted(self, head, body):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SocketStream, "offer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pair[0].send(np.zeros(1, np.int64), "step")
+    monkeypatch.undo()
+    assert reason(pair[0].send, np.zeros(1, np.int64), "step") is Failure.INTERRUPTED
+    assert reason(pair[1].receive, (1,), np.int64, "step") is Failure.GONE
+
+
+def test_no_thread_and_no_socket_stays():
+    before, descriptors = (
+        threading.active_count(),
+        len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0,
+    )
+    for ending in ("close", "abort"):
+        first, second = local_pair(timeout=PATIENCE)
+        first.send(np.zeros(200_000, np.int64), "left")
+        other = threading.Thread(target=getattr(first, ending))
+        other.start()
+        getattr(second, ending)()
+        other.join()
+    assert threading.active_count() <= before
+    if descriptors:
+        assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+CHILD = """
+import socket, sys
+import numpy as np
+from edgeward.backends.mpc.rendezvous import Meeting, connect
+channel = connect("127.0.0.1", int(sys.argv[1]), Meeting(1, 0, "first", bytes(32)))
+while True:
+    channel.exchange(np.zeros(300_000, np.int64), "step")
+"""
+
+
+def test_a_killed_process_is_noticed_at_once():
+    """SIGKILL at arbitrary points of a stream of exchanges."""
+    from edgeward.backends.mpc.rendezvous import Listener, Meeting
+
+    with Listener("127.0.0.1", 0, Meeting(0, 1, "second", bytes(32))) as listener:
+        child = subprocess.Popen([sys.executable, "-c", CHILD, str(listener.port)], stderr=subprocess.DEVNULL)
+        channel = listener.accept(patience=60)
+        for _ in range(3):
+            channel.exchange(np.zeros(300_000, np.int64), "step")
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        began = time.monotonic()
+
+        def go_on():
+            while True:
+                channel.exchange(np.zeros(300_000, np.int64), "step")
+
+        assert reason(go_on) is Failure.GONE
+    assert time.monotonic() - began < 5, "the issue's limit, far above what it takes"

@@ -1,0 +1,28 @@
+"""Material with chosen clear values, for trying a protocol on every mask."""
+
+import numpy as np
+
+from edgeward.backends.mpc.rehearsal import run_two
+from edgeward.backends.mpc.tuples import Material
+
+
+def chosen(ring, demand, values, seed=0, kept=None):
+    """Return both parties' material for `demand`, its uniform fields set to `values` where given."""
+    draws = np.random.default_rng(seed)
+    fields = demand.fields(ring)
+
+    def uniform(field):
+        raw = draws.integers(0, 256, size=field.bytes, dtype=np.uint8).view(field.dtype).reshape(field.shape)
+        return field.combine(raw, np.zeros_like(raw))
+
+    clear = {f.name: values.get(f.name, uniform(f)) for f in fields if not f.dependent}
+    clear |= demand.complete(ring, clear, kept or {})
+    first = {f.name: uniform(f) for f in fields}
+    second = {f.name: f.remainder(clear[f.name], first[f.name]) for f in fields}
+    return tuple(Material(demand, 0, arrays) for arrays in (first, second))
+
+
+def play(ring, demand, values, program, seed=0):
+    """Run `program(party, material)` as both parties."""
+    materials = chosen(ring, demand, values, seed)
+    return run_two(ring, lambda party: program(party, materials[party.number]))
