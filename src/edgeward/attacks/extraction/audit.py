@@ -70,7 +70,8 @@ def audit_split(
     better than a split: that lowers ratios); `members` training records of the deployment, for membership on the
     visible part.
     Returns: per budget the attack that the attacker's own queries chose, the black-box attack being one of them.
-    Guarantee: measured with these attacks, a lower bound on what can be stolen; nothing is proved.
+    Guarantee: measured with these attacks, a lower bound on what can be stolen; nothing is proved. Queries are records:
+    taps that belong to none, which the owner of a device can send as well, are not tried.
     Cost: (variants x rates + 1) trainings of one model per budget and seed; each pool record is asked at most once.
     Errors: `ConfigError` when the references were made otherwise, `DataError` when a budget exceeds the pool.
     Source: TEESlice's criterion and strategies (Zhang et al., S&P'24); adaptive variants as in its section 6.

@@ -76,7 +76,11 @@ def checklist(deployment: SplitDeployment, evidence: Evidence) -> Checklist:
     way = "one-way" if traffic.one_way else "two-way"
     moved = f"{way}, {traffic.switches} switches and {human(traffic.bytes, 'B')} per inference"
     sealed = None if e.counter is None else "AES-256-GCM, opened inside the secure world"
-    counter = None if e.counter is None else f"counter {e.counter} inside the authenticated data"
+    counter = (
+        None
+        if e.counter is None
+        else f"counter {e.counter} inside the authenticated data; as hard to turn back as the device's storage"
+    )
     ram = None if e.secure_ram_bytes is None else _of(e.secure_ram_bytes, e.secure_ram_limit)
     tcb = None if e.source_lines is None else f"{e.source_lines} lines of C, {human(e.code_bytes or 0, 'B')} of code"
     audits = None if e.audit is None else f"{e.audit}; membership: {e.membership or 'not measured'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import final
@@ -55,10 +56,12 @@ class DeviceStorage:
         path = self._folder / name
         if path.exists():
             return _read(path, length)
-        partial = self._folder / f"{name}.{os.getpid()}.partial"
+        # a name that nobody can have put there before, so that the secret goes into a file of this process
+        partial = self._folder / f"{name}.{secrets.token_hex(8)}.partial"
         secret = make()
         try:
-            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+            with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
                 file.write(secret.reveal())
                 file.flush()
                 os.fsync(file.fileno())

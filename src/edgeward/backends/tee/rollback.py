@@ -60,6 +60,18 @@ class RollbackCounter:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, self._path)
+        _settle(self._path.parent)
 
     def _tag(self, body: bytes) -> bytes:
         return hmac.new(self._key.reveal(), body + self._application, hashlib.sha256).digest()
+
+
+def _settle(folder: Path) -> None:
+    """Make a new name in `folder` survive a loss of power, where the system lets folders be opened."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -15,10 +15,13 @@ PLAIN_TILE(avx2_64, AVX2, uint64_t, 32, 4, 2)
 PLAIN_TILE(avx512_32, AVX512, uint32_t, 64, 8, 3)
 PLAIN_TILE(avx512_64, AVX512, uint64_t, 64, 8, 3)
 
+/* The multiply-adds as instructions: GCC 12 stores the sums of the intrinsics to the stack in every step. */
+#define MULTIPLY_ADD(OP, SUM, X, Y) __asm__(OP " %2, %1, %0" : "+v"(SUM) : "v"(X), "v"(Y))
+
 /* 32-bit words in signed 16-bit halves, x = low + 2^16 high: x y = low low' + 2^16 (low high' + high low') mod 2^32.
  * vpdpwssd adds two 16-bit products per lane: one for two steps of low low', one per step for the two mixed products.
  * Its 32-bit sums wrap, which is the ring. */
-enum { HALF_MR = 5, HALF_NV = 2, HALF_NR = 16 * HALF_NV };
+enum { HALF_MR = 6, HALF_NV = 2, HALF_NR = 16 * HALF_NV };
 
 static inline uint32_t low_high(uint32_t x) { return (x & 0xffffu) | ((x + 0x8000u) & 0xffff0000u); }
 
@@ -62,15 +65,14 @@ IFMA static void half_tile(int64_t k, const void *pa, const void *pb, void *pc, 
         for (int r = 0; r < HALF_MR; r++)
 #pragma GCC unroll 16
             for (int v = 0; v < HALF_NV; v++)
-                low[r][v] = _mm512_dpwssd_epi32(low[r][v], b[v], _mm512_set1_epi32(a[r]));
+                MULTIPLY_ADD("vpdpwssd", low[r][v], b[v], _mm512_set1_epi32(a[r]));
 #pragma GCC unroll 2
         for (int step = 1; step < 3; step++)
 #pragma GCC unroll 16
             for (int r = 0; r < HALF_MR; r++)
 #pragma GCC unroll 16
                 for (int v = 0; v < HALF_NV; v++)
-                    mixed[r][v] = _mm512_dpwssd_epi32(mixed[r][v], b[step * HALF_NV + v],
-                                                      _mm512_set1_epi32(a[step * HALF_MR + r]));
+                    MULTIPLY_ADD("vpdpwssd", mixed[r][v], b[step * HALF_NV + v], _mm512_set1_epi32(a[step * HALF_MR + r]));
     }
 #pragma GCC unroll 16
     for (int r = 0; r < HALF_MR; r++)
@@ -84,7 +86,7 @@ IFMA static void half_tile(int64_t k, const void *pa, const void *pb, void *pc, 
 
 /* 64-bit words as x = x0 + 2^52 x1: x y = lo52(x0 y0) + 2^52 (hi52(x0 y0) + x0 y1 + x1 y0) mod 2^64. Only 12 bits of
  * the second bracket count, so its mixed part is one vpdpwssd on the low 12 bits of x0, y0 and on x1, y1. */
-enum { IFMA_MR = 4, IFMA_NR = 16, IFMA_A = 64, IFMA_B = 8 * IFMA_NR + 4 * IFMA_NR };
+enum { IFMA_MR = 5, IFMA_NR = 16, IFMA_A = 64, IFMA_B = 8 * IFMA_NR + 4 * IFMA_NR };
 
 static void ifma_pack_a(const void *from, int64_t lda, int64_t rows, int64_t k, void *panel) {
     const uint64_t *a = from;
@@ -123,11 +125,11 @@ IFMA static void ifma_tile(int64_t k, const void *pa, const void *pb, void *pc, 
 #pragma GCC unroll 16
         for (int r = 0; r < IFMA_MR; r++) {
             __m512i x = _mm512_set1_epi64(((const int64_t *)a)[r]);
-            low[r][0] = _mm512_madd52lo_epu64(low[r][0], b0, x);
-            low[r][1] = _mm512_madd52lo_epu64(low[r][1], b1, x);
-            high[r][0] = _mm512_madd52hi_epu64(high[r][0], b0, x);
-            high[r][1] = _mm512_madd52hi_epu64(high[r][1], b1, x);
-            mixed[r] = _mm512_dpwssd_epi32(mixed[r], bm, _mm512_set1_epi32(((const int32_t *)(a + 8 * IFMA_MR))[r]));
+            MULTIPLY_ADD("vpmadd52luq", low[r][0], b0, x);
+            MULTIPLY_ADD("vpmadd52luq", low[r][1], b1, x);
+            MULTIPLY_ADD("vpmadd52huq", high[r][0], b0, x);
+            MULTIPLY_ADD("vpmadd52huq", high[r][1], b1, x);
+            MULTIPLY_ADD("vpdpwssd", mixed[r], bm, _mm512_set1_epi32(((const int32_t *)(a + 8 * IFMA_MR))[r]));
         }
     }
 #pragma GCC unroll 16
