@@ -400,3 +400,16 @@ def test_ratios_cancel_what_is_shared_and_cover_the_truth():
     assert covered >= 24
     assert accuracy(torch.ones(2, 5).bool(), Seed(0)).low == 1
     assert np.isfinite(ratio(hits, torch.zeros(3, 400).bool(), Seed(0)).value)
+
+
+def test_records_asked_before_are_not_asked_again():
+    asked = []
+
+    def answer(x):
+        asked.append(len(x))
+        return np.zeros(len(x), np.int64)
+
+    window = LabelWindow(answer, Records(torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64), "pool"))
+    rows = torch.tensor([0, 2])
+    assert window.labels(rows).tolist() == window.labels(rows).tolist() == [0, 0]
+    assert asked == [2]

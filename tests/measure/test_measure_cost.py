@@ -79,7 +79,7 @@ def test_every_quantity_has_a_unit_a_provenance_and_a_source():
         }  # fmt: skip
         assert {k for k, q in cost.items() if q.provenance == "measured"} == {"file_bytes"}
         assert name in cost["device_latency_seconds"].source
-        assert "factor 2" in cost["device_latency_seconds"].source
+        assert f"factor {load_profile(name).band.value:g}" in cost["device_latency_seconds"].source
         assert Cost.from_json(cost.to_json()) == cost
 
 

@@ -46,6 +46,10 @@ class Population:
     params: dict[str, Tensor]
     buffers: dict[str, Tensor]
 
+    def __post_init__(self) -> None:
+        """Lay the parameters out alike in every population: products round by memory order."""
+        self.params = {name: _laid_out(tensor) for name, tensor in self.params.items()}
+
     @classmethod
     def initialise(cls, factory: Factory, seeds: Sequence[Seed], device: str = "cpu") -> Population:
         """Build one model per seed and stack them."""
@@ -69,7 +73,7 @@ class Population:
                         came=f"{len(shapes)} different shapes",
                         fix="build every model with the same factory",
                     )
-                target[name] = _laid_out(torch.stack([e[name].detach() for e in entries]).to(device))
+                target[name] = torch.stack([e[name].detach() for e in entries]).to(device)
         return cls(models[0], params, buffers)
 
     def __len__(self) -> int:

@@ -42,7 +42,7 @@ class LabelWindow:
     def labels(self, rows: Int64[Tensor, " m"]) -> Int64[Tensor, " m"]:
         """Return the victim's labels of the pool's records at `rows`."""
         fresh = torch.unique(rows[self._known[rows] < 0])
-        for part in torch.split(fresh, CHUNK):
+        for part in torch.split(fresh, CHUNK) if len(fresh) else ():
             self._known[part] = self._ask(self.pool.x[part].numpy())
         return self._known[rows]
 
