@@ -1,5 +1,6 @@
 """A run that is killed or interrupted: the rerun resumes and ends with the frontier of a run that never was."""
 
+import contextlib
 import json
 import os
 import signal
@@ -29,12 +30,22 @@ def whole(tmp_path_factory):
     return job.parent / "runs" / "job"
 
 
+@contextlib.contextmanager
+def listening():
+    """Let child processes hear Ctrl-C, which a shell turns off for what it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def stopped(folder, at: str, how: signal.Signals) -> tuple[int, str]:
     """Start the run in a process of its own, send it `how` when its output starts a line with `at`."""
     job = write_job(folder, **JOB)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([COMMAND, "protect", job], env=environment, **pipes) as process:
+    with listening(), subprocess.Popen([COMMAND, "protect", job], env=environment, **pipes) as process:
         seen = []
         for line in process.stderr:
             seen.append(line)

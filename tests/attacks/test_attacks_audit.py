@@ -58,7 +58,8 @@ def test_degenerate_scores_are_chance(toy):
         assert result.auc.value == pytest.approx(0.5, abs=0.1), result.name
         assert result.tpr_at_1pct.value <= 0.1, result.name
     gap = audit(Signals(**flat), [])[0]
-    assert (gap.auc.value, gap.tpr_at_1pct.value, gap.balanced_accuracy) == (0.5, 0.0, 0.5)
+    assert (gap.auc.value, gap.balanced_accuracy) == (0.5, 0.5)
+    assert gap.tpr_at_1pct.value <= 0.01
 
 
 def test_three_siblings_are_too_few():

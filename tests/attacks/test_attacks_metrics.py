@@ -25,12 +25,16 @@ def trials(draw, low=2, high=60):
 
 
 def brute_tpr(scores, truth, fpr):
-    best = 0.0
-    for threshold in [math.inf, *scores.tolist()]:
-        passed = scores >= threshold
-        if float(passed[~truth].double().mean()) <= fpr + 1e-12:
-            best = max(best, float(passed[truth].double().mean()))
-    return best
+    """Pass the highest scores one distinct value after the other, and of the value that would pass too many a share."""
+    allowed = math.floor(fpr * int((~truth).sum()) + 1e-9)
+    true = false = 0
+    for value in sorted(set(scores.tolist()), reverse=True):
+        tied = scores == value
+        members, others = int((tied & truth).sum()), int((tied & ~truth).sum())
+        if false + others > allowed:
+            return (true + math.floor(members * (allowed - false) / others + 1e-9)) / int(truth.sum())
+        true, false = true + members, false + others
+    return true / int(truth.sum())
 
 
 @given(trials(), st.sampled_from([0.0, 0.001, 0.01, 0.1, 0.25, 0.3, 0.5, 1.0]))
@@ -90,11 +94,11 @@ def test_thinned_curve_is_short_and_dense_where_it_matters():
     assert area == pytest.approx(auc(scores, truth).value, abs=2e-3)
 
 
-def test_equal_scores_are_chance_and_no_true_positive():
+def test_equal_scores_are_chance_at_every_level():
     scores, truth = torch.zeros(200).double(), torch.arange(200) % 2 == 0
     curve = Curve.of(scores, truth)
     assert auc(scores, truth).value == 0.5
-    assert curve.tpr_at(0.01).value == curve.tpr_at(0.001).value == 0.0
+    assert (curve.tpr_at(0.01).value, curve.tpr_at(0.001).value) == (0.01, 0.0)
     assert curve.balanced_accuracy() == 0.5
     assert curve.thinned() == ((0.0, 0.0), (1.0, 1.0))
 

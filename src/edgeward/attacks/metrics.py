@@ -72,9 +72,17 @@ class Curve:
     def tpr_at(self, fpr: float) -> Estimate:
         """Return the largest TPR whose FPR does not exceed `fpr`, with its exact Clopper-Pearson interval.
 
-        Tied scores pass or fail together. With fewer than 1 / fpr negatives this is the TPR at no false positive.
+        Where tied scores straddle `fpr`, the attacker passes a random share of them: an attack with few distinct scores
+        (labels only) would otherwise look harmless. The count is rounded down. With fewer than 1 / fpr negatives this
+        is the TPR at no false positive.
         """
-        return Estimate.proportion(int(self.true[self.strictest_below(fpr)]), self.positives)
+        place = self.strictest_below(fpr)
+        passed = int(self.true[place])
+        if place + 1 < len(self.true):
+            left = math.floor(fpr * self.negatives * (1 + 1e-12) + 1e-12) - int(self.false[place])
+            tied = int(self.false[place + 1] - self.false[place])
+            passed += left * int(self.true[place + 1] - self.true[place]) // tied
+        return Estimate.proportion(passed, self.positives)
 
     def balanced_accuracy(self) -> float:
         """Return the largest (TPR + 1 - FPR) / 2 over all thresholds."""
