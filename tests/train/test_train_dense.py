@@ -43,6 +43,19 @@ def test_gradients_equal_those_of_vmap(monkeypatch):
         torch.testing.assert_close(ours, reference)
 
 
+def test_one_activation_in_two_places_acts_twice():
+    rectifier = nn.ReLU()
+    population = _population(lambda: nn.Sequential(nn.Linear(6, 8), rectifier, nn.Linear(8, 4), rectifier))
+    x = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(3))
+    layers = dense.dense_layers(population.template, 3)
+    assert layers is not None
+    assert len(layers) == 4
+    assert float(population.forward(x, training=True, per_model=True).min()) >= 0
+
+
+_TIED = nn.Linear(6, 6)
+
+
 class _Doubled(nn.Linear):
     def forward(self, x):
         return 2 * super().forward(x)
@@ -54,6 +67,8 @@ class _Doubled(nn.Linear):
         nn.Sequential(nn.Linear(6, 4), nn.Dropout()),
         nn.Sequential(_Doubled(6, 4)),
         nn.Sequential(nn.Flatten(2), nn.Linear(6, 4)),
+        nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Flatten(0)),
+        nn.Sequential(nn.Flatten(), _TIED, nn.ReLU(), _TIED),
         nn.Linear(6, 4),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from edgeward.core.errors import DataError
 from edgeward.core.interval import Estimate
+from edgeward.core.measurement import AttackResult
 
 Scores = Float64[Tensor, "..."]
 Truth = Bool[Tensor, "..."]
@@ -121,6 +122,28 @@ def auc(scores: Scores, truth: Truth, *, level: float = 0.95) -> Estimate:
     low = 0.0 if value == 0 else float(brentq(excess, 0.0, min(value, 1 - 1e-12)))
     high = 1.0 if value == 1 else float(brentq(excess, max(value, 1e-12), 1.0))
     return Estimate(value, low, high, n1 + n0, "newcombe")
+
+
+def judged(
+    name: str, scores: Scores, truth: Truth, *, audience: Literal["canaries", "population"], adaptive: bool
+) -> AttackResult:
+    """Return the rates of one score vector, pooled over its trials, with intervals.
+
+    Assumed by the intervals: independent trials. Trials of one point under several models are dependent.
+    """
+    curve = Curve.of(scores, truth)
+    return AttackResult(
+        name=name,
+        auc=auc(scores, truth),
+        balanced_accuracy=curve.balanced_accuracy(),
+        tpr_at_1pct=curve.tpr_at(0.01),
+        tpr_at_0_1pct=curve.tpr_at(0.001),
+        positives=curve.positives,
+        negatives=curve.negatives,
+        adaptive=adaptive,
+        audience=audience,
+        roc=curve.thinned(),
+    )
 
 
 def transferred(scores: Float64[Tensor, "S n"], truth: Bool[Tensor, "S n"], fpr: float) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from edgeward.attacks.membership.audit import audit
-from edgeward.attacks.metrics import Curve, auc
+from edgeward.attacks.metrics import judged
 from edgeward.attacks.oracle import Oracle
 from edgeward.attacks.signals import Signals
 from edgeward.attacks.statistics import evaluate as statistic
@@ -49,19 +49,6 @@ def population_leakage(siblings: Siblings, splits: Splits, threat: MembershipInf
             scores = statistic(quantity, oracle.log_confidences(x.numpy()), labels)
         else:
             continue
-        curve = Curve.of(scores, member)
-        results.append(
-            AttackResult(
-                name=f"{name} (shipped model)",
-                auc=auc(scores, member),
-                balanced_accuracy=curve.balanced_accuracy(),
-                tpr_at_1pct=curve.tpr_at(0.01),
-                tpr_at_0_1pct=curve.tpr_at(0.001),
-                positives=curve.positives,
-                negatives=curve.negatives,
-                adaptive=False,
-                audience="population",
-                roc=curve.thinned(),
-            )
-        )
+        label = f"{name} (shipped model)"
+        results.append(judged(label, scores, member, audience="population", adaptive=False))
     return tuple(results)

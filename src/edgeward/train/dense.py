@@ -19,13 +19,17 @@ def dense_layers(template: nn.Module, axes: int) -> Sequence[tuple[str, nn.Modul
     """
     if type(template) is not nn.Sequential or _observed(template):
         return None
-    layers = list(template.named_children())
-    if layers and type(layers[0][1]) is nn.Flatten and layers[0][1].start_dim == 1 and layers[0][1].end_dim == -1:
-        axes = 3
-    if axes != 3:
-        return None
-    plain = all(type(layer) in (nn.Flatten, nn.Linear, *_ELEMENTWISE) and not _observed(layer) for _, layer in layers)
-    return layers if plain else None
+    # not named_children: it names a layer that stands in two places once
+    layers = [(name, layer) for name, layer in template._modules.items() if layer is not None]
+    flat = axes == 3 or (bool(layers) and _flattens(layers[0][1]))
+    linear = [layer for _, layer in layers if type(layer) is nn.Linear]
+    shared = len({id(layer) for layer in linear}) < len(linear)
+    plain = all((type(layer) in (nn.Linear, *_ELEMENTWISE) or _flattens(layer)) for _, layer in layers)
+    return layers if flat and plain and not shared and not any(_observed(layer) for _, layer in layers) else None
+
+
+def _flattens(layer: nn.Module) -> bool:
+    return type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1)
 
 
 def _observed(layer: nn.Module) -> bool:

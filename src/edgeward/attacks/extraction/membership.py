@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from edgeward.attacks.metrics import Curve, auc
+from edgeward.attacks.metrics import judged
 from edgeward.attacks.oracle import Oracle
 from edgeward.attacks.statistics import STATISTICS, evaluate
 from edgeward.core.errors import DataError
@@ -41,25 +41,10 @@ def visible_membership(run: Callable[[np.ndarray], np.ndarray], members: Records
     found = []
     for name in STATISTICS:
         scores = torch.cat([evaluate(name, inside, members.y), evaluate(name, outside, outsiders.y)])
-        found.append(_result("gap" if name == "correctness" else name, scores, truth))
+        label = "gap" if name == "correctness" else name
+        found.append(judged(label, scores, truth, audience="population", adaptive=False))
     return max(found, key=lambda result: (result.auc.value, result.name))
 
 
 def _log_confidences(oracle: Oracle, records: Records) -> Float64[Tensor, "n C"]:
     return torch.cat([oracle.log_confidences(part.numpy()) for part in torch.split(records.x, 512)])
-
-
-def _result(name: str, scores: Float64[Tensor, " n"], truth: Tensor) -> AttackResult:
-    curve = Curve.of(scores, truth)
-    return AttackResult(
-        name=name,
-        auc=auc(scores, truth),
-        balanced_accuracy=curve.balanced_accuracy(),
-        tpr_at_1pct=curve.tpr_at(0.01),
-        tpr_at_0_1pct=curve.tpr_at(0.001),
-        positives=curve.positives,
-        negatives=curve.negatives,
-        adaptive=False,
-        audience="population",
-        roc=curve.thinned(),
-    )

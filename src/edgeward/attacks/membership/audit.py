@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from edgeward.attacks.attack import ATTACKS, Attack, Points
 from edgeward.attacks.membership.gap import Gap
-from edgeward.attacks.metrics import Curve, auc, transferred
+from edgeward.attacks.metrics import judged, transferred
 from edgeward.attacks.oracle import Oracle, offers
 from edgeward.attacks.signals import Signals
 from edgeward.core.errors import ConfigError, DataError
@@ -54,22 +55,9 @@ def judge(
 
     Assumed by the intervals: independent trials. Trials of one point under several models are dependent.
     """
-    curve = Curve.of(scores, truth)
     tpr, fpr = transferred(scores, truth, 0.01)
-    return AttackResult(
-        name=name,
-        auc=auc(scores, truth),
-        balanced_accuracy=curve.balanced_accuracy(),
-        tpr_at_1pct=curve.tpr_at(0.01),
-        tpr_at_0_1pct=curve.tpr_at(0.001),
-        positives=curve.positives,
-        negatives=curve.negatives,
-        realistic_tpr_at_1pct=tpr,
-        realistic_fpr=fpr,
-        adaptive=adaptive,
-        audience=audience,
-        roc=curve.thinned(),
-    )
+    rates = judged(name, scores, truth, audience=audience, adaptive=adaptive)
+    return replace(rates, realistic_tpr_at_1pct=tpr, realistic_fpr=fpr)
 
 
 def audit(

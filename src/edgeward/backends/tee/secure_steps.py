@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, final
 
+from edgeward.backends.tee.deployment import channels_last
 from edgeward.codegen.integer import IntegerGraph, IntegerNode
 from edgeward.graph.network import Network, Node
 
@@ -102,8 +103,8 @@ def _float_step(network: Network, node: Node, taps: frozenset[int]) -> SecureSte
         kernel, depth, held = (1, 1), 1, 10 * network.tensor(node, "mean").numel()
     if operator == "lookup":
         held = 256
-    shapes = [_channels_last(network.values[value].shape) for value in node.inputs]
-    output = _channels_last(network.values[node.output].shape)
+    shapes = [channels_last(network.values[value].shape) for value in node.inputs]
+    output = channels_last(network.values[node.output].shape)
     return _step(node, operator, shapes, output, depth, kernel, held, taps)
 
 
@@ -195,10 +196,6 @@ def _absorbed(network: Network, node: Node) -> bool:
         return False
     kinds = {"conv2d", "depthwise", "linear", "add", "mul", "avg_pool2d", "global_avg_pool"}
     return _lowered(network, producer) in kinds if not _absorbed(network, producer) else True
-
-
-def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (*shape[1:], shape[0]) if len(shape) == 3 else shape
 
 
 def _pair(kernel: Any) -> tuple[int, ...]:
