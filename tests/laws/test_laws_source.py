@@ -15,10 +15,16 @@ ALLOWED_IMPORTS = {
     ("load/weights.py", "pickle"): "the same import, seen as its module",
     ("backends/tee/process_world.py", "socket"): "a pair of connected sockets between two processes, never an address",
     ("backends/tee/process_child.py", "socket"): "the other end of that pair; it may make no system calls for more",
-    ("backends/mpc/stream.py", "socket"): "parties of a secure computation speak over a socket the user asked for",
-    ("backends/mpc/rendezvous.py", "socket"): "they connect or listen at the address the user gave, and nowhere else",
-    ("backends/mpc/pair.py", "socket"): "a pair of connected sockets within one process, never an address",
-    ("backends/mpc/tls.py", "ssl"): "the parties' channel is TLS 1.3 with certificates on both sides",
+    (
+        "backends/mpc/transport/stream.py",
+        "socket",
+    ): "parties of a secure computation speak over a socket the user asked for",
+    (
+        "backends/mpc/transport/rendezvous.py",
+        "socket",
+    ): "they connect or listen at the address the user gave, and nowhere else",
+    ("backends/mpc/transport/pair.py", "socket"): "a pair of connected sockets within one process, never an address",
+    ("backends/mpc/transport/tls.py", "ssl"): "the parties' channel is TLS 1.3 with certificates on both sides",
 }
 SEEDERS = (
     "torch.manual_seed",

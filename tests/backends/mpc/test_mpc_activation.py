@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.mpc.toy_material import play
-from edgeward.backends.mpc.activation import Relu, Sign, relu, sign
-from edgeward.backends.mpc.comparison_layout import Layout
 from edgeward.backends.mpc.planes import pack
+from edgeward.backends.mpc.protocols.activation import Relu, Sign, relu, sign
+from edgeward.backends.mpc.protocols.comparison_layout import Layout
+from edgeward.backends.mpc.protocols.truncation import Truncation, truncate
 from edgeward.backends.mpc.rehearsal import rehearse
 from edgeward.backends.mpc.ring import Ring
 from edgeward.backends.mpc.sharing import reconstruct, share
 from edgeward.backends.mpc.simulator import Simulator
-from edgeward.backends.mpc.truncation import Truncation, truncate
 from edgeward.core.errors import ConfigError
 
 # (bits, shift, width, chunk, radix)

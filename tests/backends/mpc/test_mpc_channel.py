@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeward.backends.mpc.channel import Channel
-from edgeward.backends.mpc.failures import ChannelError, Failure
-from edgeward.backends.mpc.frames import CHUNK_BYTES, Header, Kind, tag, wire_bytes
-from edgeward.backends.mpc.meter import Traffic
-from edgeward.backends.mpc.pair import local_pair, run_parties
-from edgeward.backends.mpc.stream import SocketStream
+from edgeward.backends.mpc.transport.channel import Channel
+from edgeward.backends.mpc.transport.failures import ChannelError, Failure
+from edgeward.backends.mpc.transport.frames import CHUNK_BYTES, Header, Kind, tag, wire_bytes
+from edgeward.backends.mpc.transport.meter import Traffic
+from edgeward.backends.mpc.transport.pair import local_pair, run_parties
+from edgeward.backends.mpc.transport.stream import SocketStream
 from edgeward.core.errors import ConfigError
 
 PATIENCE = 5.0
@@ -129,7 +129,7 @@ def test_a_boolean_is_0_or_1(pair):
 
 
 def test_the_queue_is_bounded_and_a_slow_reader_loses_nothing(monkeypatch):
-    monkeypatch.setattr("edgeward.backends.mpc.sender._QUEUE_BYTES", 1 << 20)
+    monkeypatch.setattr("edgeward.backends.mpc.transport.sender._QUEUE_BYTES", 1 << 20)
 
     def sends(channel):
         for number in range(40):
@@ -377,7 +377,7 @@ def test_no_thread_and_no_socket_stays():
 CHILD = """
 import socket, sys
 import numpy as np
-from edgeward.backends.mpc.rendezvous import Meeting, connect
+from edgeward.backends.mpc.transport.rendezvous import Meeting, connect
 channel = connect("127.0.0.1", int(sys.argv[1]), Meeting(1, 0, "first", bytes(32)))
 while True:
     channel.exchange(np.zeros(300_000, np.int64), "step")
@@ -386,7 +386,7 @@ while True:
 
 def test_a_killed_process_is_noticed_at_once():
     """SIGKILL at arbitrary points of a stream of exchanges."""
-    from edgeward.backends.mpc.rendezvous import Listener, Meeting
+    from edgeward.backends.mpc.transport.rendezvous import Listener, Meeting
 
     with Listener("127.0.0.1", 0, Meeting(0, 1, "second", bytes(32))) as listener:
         child = subprocess.Popen([sys.executable, "-c", CHILD, str(listener.port)], stderr=subprocess.DEVNULL)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from edgeward.backends.mpc.failures import ChannelError, Failure
-from edgeward.backends.mpc.frames import (
+from edgeward.backends.mpc.transport.failures import ChannelError, Failure
+from edgeward.backends.mpc.transport.frames import (
     CHUNK_BYTES,
     HEADER_BYTES,
     Header,

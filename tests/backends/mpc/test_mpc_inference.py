@@ -14,21 +14,21 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from edgeward.backends.mpc.comparison_layout import Layout
 from edgeward.backends.mpc.cost import Cost
-from edgeward.backends.mpc.expense import cost_table, metered
-from edgeward.backends.mpc.gains import sink_gains, sink_norms
-from edgeward.backends.mpc.lowering import lower
-from edgeward.backends.mpc.meter import Reading, Traffic
-from edgeward.backends.mpc.network import LAN, WAN
+from edgeward.backends.mpc.inference.expense import cost_table, metered
+from edgeward.backends.mpc.inference.gains import sink_gains, sink_norms
+from edgeward.backends.mpc.inference.lowering import lower
+from edgeward.backends.mpc.inference.plan_text import read_plan, write_plan
+from edgeward.backends.mpc.inference.reference import OutOfRange, check_range, compute, dealt_masks
+from edgeward.backends.mpc.inference.session import Session
+from edgeward.backends.mpc.inference.simulation import simulate
+from edgeward.backends.mpc.offline.tuples import Dealer, TupleReusedError
 from edgeward.backends.mpc.party import Party, ProtocolError
-from edgeward.backends.mpc.plan_text import read_plan, write_plan
-from edgeward.backends.mpc.reference import OutOfRange, check_range, compute, dealt_masks
+from edgeward.backends.mpc.protocols.comparison_layout import Layout
 from edgeward.backends.mpc.rehearsal import rehearse, run_two
 from edgeward.backends.mpc.ring import Ring
-from edgeward.backends.mpc.session import Session
-from edgeward.backends.mpc.simulation import simulate
-from edgeward.backends.mpc.tuples import Dealer, TupleReusedError
+from edgeward.backends.mpc.transport.meter import Reading, Traffic
+from edgeward.backends.mpc.transport.network import LAN, WAN
 from edgeward.core.errors import ConfigError, DataError, ModelError, UnsupportedOperators
 from edgeward.graph import capture, to_module
 from edgeward.nets import densenet, lenet, mobilenet_v2, pretrained, resnet, resnet_tiny

@@ -7,7 +7,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from edgeward.backends.mpc.keys import write_keys
+from edgeward.backends.mpc.transport.keys import write_keys
 from edgeward.core.errors import ConfigError
 
 
@@ -79,7 +79,7 @@ def test_other_refusals_leave_nothing(tmp_path):
 
 
 def test_a_failure_midway_leaves_nothing(tmp_path, monkeypatch):
-    from edgeward.backends.mpc import keys
+    from edgeward.backends.mpc.transport import keys
 
     write, count = keys._write_private, iter(range(9))
 

@@ -7,13 +7,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.mpc.toy_material import play
-from edgeward.backends.mpc.activation import Relu, relu
-from edgeward.backends.mpc.comparison_layout import Layout
 from edgeward.backends.mpc.cost import Cost
-from edgeward.backends.mpc.linear import Linear, Use, WeightMask, linear, mask_weights, prepare, public_linear
-from edgeward.backends.mpc.linear_map import Convolution, Dense
-from edgeward.backends.mpc.multiplication import MatrixProduct, Product, Square, matrix_multiply, multiply, square
-from edgeward.backends.mpc.pooling import Window, average_pool, average_pool_demand, max_pool, max_pool_demands
+from edgeward.backends.mpc.protocols.activation import Relu, relu
+from edgeward.backends.mpc.protocols.comparison_layout import Layout
+from edgeward.backends.mpc.protocols.linear import Linear, Use, WeightMask, linear, mask_weights, prepare, public_linear
+from edgeward.backends.mpc.protocols.linear_map import Convolution, Dense
+from edgeward.backends.mpc.protocols.multiplication import (
+    MatrixProduct,
+    Product,
+    Square,
+    matrix_multiply,
+    multiply,
+    square,
+)
+from edgeward.backends.mpc.protocols.pooling import (
+    Window,
+    average_pool,
+    average_pool_demand,
+    max_pool,
+    max_pool_demands,
+)
 from edgeward.backends.mpc.rehearsal import rehearse
 from edgeward.backends.mpc.ring import Ring
 from edgeward.backends.mpc.sharing import Shared, add, reconstruct, share, subtract

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeward.backends.mpc.frames import CHUNK_BYTES, HEADER_BYTES, wire_bytes
-from edgeward.backends.mpc.network import LAN, WAN, Clock, Network, Shaper
-from edgeward.backends.mpc.pair import local_pair, run_parties
+from edgeward.backends.mpc.transport.frames import CHUNK_BYTES, HEADER_BYTES, wire_bytes
+from edgeward.backends.mpc.transport.network import LAN, WAN, Clock, Network, Shaper
+from edgeward.backends.mpc.transport.pair import local_pair, run_parties
 from edgeward.core.errors import ConfigError
 
 

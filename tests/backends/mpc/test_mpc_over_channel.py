@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from edgeward.backends.mpc.activation import Relu, relu
-from edgeward.backends.mpc.comparison_layout import Layout
-from edgeward.backends.mpc.delivery import accept, deliver, introduce, introduced
-from edgeward.backends.mpc.linear import Linear, Use, WeightMask, linear, mask_weights
-from edgeward.backends.mpc.linear_map import Dense
-from edgeward.backends.mpc.pair import run_parties
+from edgeward.backends.mpc.offline.delivery import accept, deliver, introduce, introduced
+from edgeward.backends.mpc.offline.tuples import Dealer, Supply
 from edgeward.backends.mpc.party import Party
+from edgeward.backends.mpc.protocols.activation import Relu, relu
+from edgeward.backends.mpc.protocols.comparison_layout import Layout
+from edgeward.backends.mpc.protocols.linear import Linear, Use, WeightMask, linear, mask_weights
+from edgeward.backends.mpc.protocols.linear_map import Dense
 from edgeward.backends.mpc.ring import Ring
 from edgeward.backends.mpc.sharing import reconstruct, share
 from edgeward.backends.mpc.simulator import Simulator
-from edgeward.backends.mpc.tuples import Dealer, Supply
+from edgeward.backends.mpc.transport.pair import run_parties
 from edgeward.core.errors import ConfigError
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeward.backends.mpc.failures import ChannelError, Failure
-from edgeward.backends.mpc.keys import write_keys
-from edgeward.backends.mpc.network import Network
-from edgeward.backends.mpc.rendezvous import GREETING_BYTES, MAGIC, VERSION, Listener, Meeting, connect
-from edgeward.backends.mpc.tls import Credentials
+from edgeward.backends.mpc.transport.failures import ChannelError, Failure
+from edgeward.backends.mpc.transport.keys import write_keys
+from edgeward.backends.mpc.transport.network import Network
+from edgeward.backends.mpc.transport.rendezvous import GREETING_BYTES, MAGIC, VERSION, Listener, Meeting, connect
+from edgeward.backends.mpc.transport.tls import Credentials
 from edgeward.core.errors import ConfigError
 
 SESSION = bytes(range(32))

@@ -8,18 +8,25 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from edgeward.backends.mpc import tuples
-from edgeward.backends.mpc.activation import Relu, Sign, relu, sign
-from edgeward.backends.mpc.comparison_layout import Layout, Merge
-from edgeward.backends.mpc.linear import Linear, Use, WeightMask, linear, mask_weights
-from edgeward.backends.mpc.linear_map import Dense
-from edgeward.backends.mpc.multiplication import MatrixProduct, Product, Square, matrix_multiply, multiply, square
+from edgeward.backends.mpc.offline import tuples
+from edgeward.backends.mpc.offline.tuples import Dealer, Entry, Supply, SupplyError, TupleReusedError
 from edgeward.backends.mpc.party import Party, ProtocolError
+from edgeward.backends.mpc.protocols.activation import Relu, Sign, relu, sign
+from edgeward.backends.mpc.protocols.comparison_layout import Layout, Merge
+from edgeward.backends.mpc.protocols.linear import Linear, Use, WeightMask, linear, mask_weights
+from edgeward.backends.mpc.protocols.linear_map import Dense
+from edgeward.backends.mpc.protocols.multiplication import (
+    MatrixProduct,
+    Product,
+    Square,
+    matrix_multiply,
+    multiply,
+    square,
+)
+from edgeward.backends.mpc.protocols.truncation import Truncation, truncate
 from edgeward.backends.mpc.rehearsal import rehearse
 from edgeward.backends.mpc.ring import Ring
 from edgeward.backends.mpc.sharing import Shared, SharedBits, share
-from edgeward.backends.mpc.truncation import Truncation, truncate
-from edgeward.backends.mpc.tuples import Dealer, Entry, Supply, SupplyError, TupleReusedError
 from edgeward.core.errors import ConfigError
 
 RING = Ring(64, 16)

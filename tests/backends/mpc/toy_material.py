@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from edgeward.backends.mpc.offline.tuples import Material
 from edgeward.backends.mpc.rehearsal import run_two
-from edgeward.backends.mpc.tuples import Material
 
 
 def chosen(ring, demand, values, seed=0, kept=None):

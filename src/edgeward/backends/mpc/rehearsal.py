@@ -10,11 +10,11 @@ from typing import Any, Generic, TypeVar, final
 
 import numpy as np
 
-from edgeward.backends.mpc.demand import Demand
-from edgeward.backends.mpc.meter import Meter, Reading
+from edgeward.backends.mpc.offline.demand import Demand
+from edgeward.backends.mpc.offline.tuples import Dealer, Supply
 from edgeward.backends.mpc.party import Party, ProtocolError
 from edgeward.backends.mpc.ring import Ring
-from edgeward.backends.mpc.tuples import Dealer, Supply
+from edgeward.backends.mpc.transport.meter import Meter, Reading
 
 T = TypeVar("T")
 Program = Callable[[Party, Supply], T]

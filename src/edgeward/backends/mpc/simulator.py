@@ -11,7 +11,7 @@ from typing import final
 
 import numpy as np
 
-from edgeward.backends.mpc.linear_map import LinearMap
+from edgeward.backends.mpc.protocols.linear_map import LinearMap
 from edgeward.backends.mpc.ring import Elements, Ring
 
 

@@ -1,0 +1,95 @@
+"""Exact truncation: divide a shared value by a power of two, one opening, never more than one unit above the floor.
+
+Derivation: with z' = z + 2^(l-2) in [0, 2^(l-1)) and m = z' + r mod 2^l public, the sum wrapped
+if and only if r has its top bit set and m has not; hence floor(m / 2^f) - floor(r / 2^f) + wrap 2^(l-f).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from edgeward.backends.mpc.cost import Cost
+from edgeward.backends.mpc.offline.demand import Demand, Field, Values
+from edgeward.backends.mpc.offline.tuples import Material
+from edgeward.backends.mpc.party import Party
+from edgeward.backends.mpc.ring import Elements, Ring
+from edgeward.backends.mpc.sharing import Shared
+from edgeward.core.errors import ConfigError
+
+
+@final
+@dataclass(frozen=True)
+class Truncation(Demand):
+    """Material to truncate `count` values by `shift` bits."""
+
+    count: int
+    shift: int
+
+    def fields(self, ring: Ring) -> tuple[Field, ...]:
+        return mask_fields(ring, self.count, self.shift)
+
+    def complete(self, ring: Ring, clear: Values, kept: Values) -> dict[str, np.ndarray]:
+        return complete_mask(ring, clear["mask"], self.shift)
+
+    def cost(self, ring: Ring) -> Cost:
+        return Cost(self.count * ring.element_bytes, 1)
+
+
+def mask_fields(ring: Ring, count: int, shift: int) -> tuple[Field, ...]:
+    """Return the mask r, and its high part and top bit where there is a shift.
+
+    Only the low `shift` bits of a share of the top bit matter (it is multiplied by 2^(bits-shift)).
+    """
+    if not 0 <= shift <= ring.bits - 2:
+        raise ConfigError("no such shift", expected=f"0 to {ring.bits - 2}", came=str(shift))
+    fields = [Field("mask", (count,), ring.bits, False)]
+    if shift:
+        fields += [Field("high", (count,), ring.bits, True), Field("top", (count,), max(shift, 2), True)]
+    return tuple(fields)
+
+
+def complete_mask(ring: Ring, mask: Elements, shift: int) -> dict[str, np.ndarray]:
+    """Return the dependent part of `mask_fields` (dealer only)."""
+    if not shift:
+        return {}
+    small = Ring(max(shift, 2), 0)
+    return {"high": mask >> mask.dtype.type(shift), "top": small.wrap(mask >> mask.dtype.type(ring.bits - 1))}
+
+
+def open_masked(
+    party: Party, z: Shared, shift: int, material: Mapping[str, np.ndarray], label: str
+) -> tuple[Elements, Elements]:
+    """Open z + 2^(l-2) + r; return the public M' and m's top bit as 0/1. One round, one element each."""
+    ring, share = party.ring, z.elements.reshape(-1) + material["mask"]
+    offset = 1 << (ring.bits - 2) if shift else 0
+    if party.first:
+        share = share + ring.constant(offset)
+    m = party.open_elements(ring.wrap(share), f"{label}/open")
+    return ring.wrap((m >> m.dtype.type(shift)) - ring.constant(offset >> shift)), m >> m.dtype.type(ring.bits - 1)
+
+
+def lift_top(ring: Ring, top: np.ndarray, opened_top: Elements, shift: int) -> Elements:
+    """Return the share of 2^(l-f) [the sum wrapped], from shares of a bit modulo 2^f."""
+    wrap = (opened_top ^ ring.constant(1)) * top.astype(ring.dtype)
+    return ring.wrap(wrap * ring.constant(1 << (ring.bits - shift)))
+
+
+def truncate(party: Party, z: Shared, material: Material, label: str = "truncate") -> Shared:
+    """Return shares of floor(z / 2^shift) or of one unit more.
+
+    Needs |z| < 2^(bits-2). Which of the two it is depends on the low bits of z and of the mask: whoever learns the
+    exact result and the opened value learns one bit about the low bits of z that rounding would have hidden.
+    Guarantee: see `Party`; the one opened value is masked by a uniform element used once. Cost: `Truncation.cost`.
+    """
+    demand, arrays = material.take(Truncation, z.elements.size)
+    public, opened_top = open_masked(party, z, demand.shift, arrays, label)
+    if demand.shift == 0:
+        share = -arrays["mask"]
+    else:
+        share = lift_top(party.ring, arrays["top"], opened_top, demand.shift) - arrays["high"]
+    share = share + public if party.first else share
+    return Shared(party.ring.wrap(share).reshape(z.shape), z.fraction - demand.shift)

@@ -1,0 +1,162 @@
+"""Streams of bytes between two parties: sockets that never block for longer than they were told to."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from abc import ABC, abstractmethod
+from typing import final
+
+from edgeward.backends.mpc.transport.failures import ChannelError, Failure
+
+_DRAIN_BYTES = 1 << 16
+_DEAD_HOST_SECONDS = 4
+
+
+class Stream(ABC):
+    """An ordered stream of bytes; one thread may send while another receives."""
+
+    @abstractmethod
+    def offer(self, head: bytes, body: memoryview) -> bool:
+        """Take both for sending without waiting; return whether all has left, else `push` must follow."""
+
+    @abstractmethod
+    def push(self, timeout: float) -> None:
+        """Send what `offer` has taken. Raises: `ChannelError` (timed out: nothing left for `timeout` seconds; gone)."""
+
+    @abstractmethod
+    def receive_into(self, view: memoryview, timeout: float) -> int:
+        """Fill a part of `view` and return its bytes, 0 at the end of the stream. Raises like `push`."""
+
+    @abstractmethod
+    def finish(self, linger: float) -> None:
+        """Say that no more will be sent, and read away what still comes for at most `linger` seconds."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """End the connection, so that no thread stays in `push` or `receive_into`."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give the socket back; no thread may use the stream after this."""
+
+    def fill(self, view: memoryview, timeout: float) -> None:
+        """Fill `view` completely. Raises: `ChannelError` (gone) when the stream ends before."""
+        got = 0
+        while got < len(view):
+            count = self.receive_into(view[got:], timeout)
+            if count == 0:
+                raise ChannelError(Failure.GONE, expected=f"{len(view)} bytes", came=f"the end after {got} bytes")
+            got += count
+
+
+@final
+class SocketStream(Stream):
+    """A connected socket without encryption.
+
+    On TCP: no delay for small frames, and a host that vanished while nothing was on its way to it is noticed within
+    about 5 seconds (keep-alive probes each second, by their settings; Linux, elsewhere as far as the system allows).
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Take the socket over."""
+        connection.setblocking(False)
+        self._socket, self._left = connection, b""
+        if connection.family in (socket.AF_INET, socket.AF_INET6):
+            _tune(connection)
+
+    def offer(self, head: bytes, body: memoryview) -> bool:
+        if not self._left:
+            count = self._attempt(head, body)
+            if count == len(head) + len(body):
+                return True
+            self._left = head[count:] + bytes(body[max(0, count - len(head)) :])
+        else:
+            self._left += head + bytes(body)
+        return False
+
+    def push(self, timeout: float) -> None:
+        view = memoryview(self._left)
+        while view:
+            count = self._attempt(b"", view)
+            if count == 0:
+                self._wait(select.POLLOUT, timeout)
+            view = view[count:]
+        self._left = b""
+
+    def receive_into(self, view: memoryview, timeout: float) -> int:
+        while (count := self._take(view)) is None:
+            self._wait(select.POLLIN, timeout)
+        return count
+
+    def finish(self, linger: float) -> None:
+        until, scrap = time.monotonic() + linger, memoryview(bytearray(_DRAIN_BYTES))
+        with contextlib.suppress(OSError, ChannelError):
+            self._socket.shutdown(socket.SHUT_WR)
+            while (left := until - time.monotonic()) > 0 and self.receive_into(scrap, left):
+                pass
+
+    def wake(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def release(self) -> None:
+        self._socket.close()
+
+    def _take(self, view: memoryview) -> int | None:
+        try:
+            return self._socket.recv_into(view)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as error:
+            raise gone(error) from None
+
+    def _attempt(self, head: bytes, body: memoryview) -> int:
+        try:
+            return self._socket.sendmsg([head, body]) if head else self._socket.send(body)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            raise gone(error) from None
+
+    def _wait(self, event: int, timeout: float) -> None:
+        poll = select.poll()
+        poll.register(self._socket, event)
+        if not poll.poll(max(0.0, timeout) * 1000):
+            what = "bytes" if event == select.POLLIN else "room for bytes"
+            raise ChannelError(Failure.TIMED_OUT, expected=f"{what} within {timeout:g} s", came="none")
+
+
+def gone(error: OSError) -> ChannelError:
+    """Return the error of a connection that the system reports as broken."""
+    return ChannelError(Failure.GONE, came=(error.strerror or type(error).__name__).lower())
+
+
+@final
+class Deadline:
+    """A moment after which a greeting is given up, however slowly its bytes come."""
+
+    def __init__(self, seconds: float) -> None:
+        """Begin now."""
+        self._seconds, self._end = seconds, time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Return the seconds left. Raises: `ChannelError` (timed out) when none are."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            expected = f"a greeting within {self._seconds:g} s"
+            raise ChannelError(Failure.TIMED_OUT, expected=expected, came="a part of one at most")
+        return left
+
+
+def _tune(connection: socket.socket) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # No TCP_USER_TIMEOUT: Linux would also end the connection to a live party that computes and does not read.
+    probes = {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": _DEAD_HOST_SECONDS - 1}
+    for name, value in probes.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
