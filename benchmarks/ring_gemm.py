@@ -14,11 +14,33 @@ from edgeward.native import ring
 from edgeward.native.build import find_compiler
 
 NAME = "ring-gemm"
-DESCRIPTION = "512^3 products and a 3x3 convolution modulo 2^32 and 2^64: ours against PyTorch and NumPy integers"
+DESCRIPTION = "512^3 products and the convolutions of two ResNets modulo 2^32 and 2^64: ours against PyTorch and NumPy"
 
 _SIDE = 512
 _IMAGE, _CHANNELS = 56, 64
 _ROUNDS = 2_000_000
+# Convolutions of ResNet-20 (32-pixel images) and ResNet-18 (224): inputs, outputs, side, kernel, stride.
+_LAYERS = {
+    "resnet20": (
+        (3, 16, 32, 3, 1),
+        (16, 16, 32, 3, 1),
+        (16, 32, 32, 3, 2),
+        (32, 32, 16, 3, 1),
+        (32, 64, 16, 3, 2),
+        (64, 64, 8, 3, 1),
+    ),
+    "resnet18": (
+        (3, 64, 224, 7, 2),
+        (64, 64, 56, 3, 1),
+        (64, 128, 56, 3, 2),
+        (64, 128, 56, 1, 2),
+        (128, 128, 28, 3, 1),
+        (128, 256, 28, 3, 2),
+        (256, 256, 14, 3, 1),
+        (256, 512, 14, 3, 2),
+        (512, 512, 7, 3, 1),
+    ),
+}
 _WORDS = {32: np.int32, 64: np.int64}
 # Gop/s per core that a product must reach, two operations per multiply-add.
 _TARGETS = {"amx": {64: 40.0, 32: 90.0}, "ifma": {64: 20.0, 32: 40.0}, "avx512": {64: 20.0, 32: 40.0}}
@@ -85,6 +107,7 @@ def _measure() -> dict:
         "peer_name": f"PyTorch {torch.__version__} int64 `@`, one thread, {_SIDE}^3",
         "variant": best,
         "words": {str(bits): row for bits, row in rows.items()},
+        "layers": {name: [_layer(layer) for layer in layers] for name, layers in _LAYERS.items()},
         "values_equal": all(row["values_equal"] for row in rows.values()),
         "targets_met": {str(bits): row["targets_met"] for bits, row in rows.items()},
         "not_measured": [name for name in _TARGETS if name not in ring.variants()],
@@ -132,3 +155,27 @@ def _width(bits: int, ceiling: dict[tuple[str, int], float]) -> dict:
             if name in _TARGETS
         },
     }
+
+
+def _layer(layer: tuple[int, int, int, int, int]) -> dict:
+    """Return the rates of one convolution of a network and of the product with its patches stored beforehand."""
+    inputs, outputs, side, kernel, stride = layer
+    padding, rng = kernel // 2, np.random.default_rng(side)
+    out = (side + 2 * padding - kernel) // stride + 1
+    done = 2 * outputs * inputs * kernel**2 * out**2
+    row = {"inputs": inputs, "outputs": outputs, "side": side, "kernel": kernel, "stride": stride}
+    for bits, word in _WORDS.items():
+        info = np.iinfo(word)
+        draw = lambda shape: rng.integers(info.min, info.max, shape, word, endpoint=True)  # noqa: B023, E731
+        x, w = draw((1, inputs, side, side)), draw((outputs, inputs, kernel, kernel))
+        patches = draw((inputs * kernel**2, out**2))
+        repeats = 20 if done < 1e8 else 5
+        conv, _ = _seconds(lambda: ring.conv2d(x, w, stride, padding, bits=bits), repeats)  # noqa: B023
+        product, _ = _seconds(lambda: ring.matmul(w.reshape(outputs, -1), patches, bits), repeats)  # noqa: B023
+        row[str(bits)] = {
+            "conv_gops": done / conv / 1e9,
+            "gemm_gops": done / product / 1e9,
+            "conv_to_its_gemm": product / conv,
+            "within_target": product / conv >= _WITHIN,
+        }
+    return row

@@ -11,25 +11,33 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
+from benchmarks.tee_cases import Case, Grain, Settings, no_cases, pieces
+from benchmarks.tee_targets import OVERHEAD, shielded, targets, unshielded
 from edgeward.attacks.extraction import Attacker, Exposure, References, audit_split, measure_references
+from edgeward.attacks.extraction.probing import QUERIES
 from edgeward.backends.tee.emulator import Emulator
 from edgeward.backends.tee.split_executable import split_executable
 from edgeward.backends.tee.split_shape import shape_of
+from edgeward.core.interval import Estimate
 from edgeward.core.randomness import Seed
-from edgeward.data import Records, load
+from edgeward.data import Records, load, public_photos
+from edgeward.data.splits import Splits
 from edgeward.devices import load_profile
 from edgeward.graph import capture, fold_batch_norm, to_module
 from edgeward.graph.fold import remove_identities
-from edgeward.graph.partition import stages
+from edgeward.graph.partition import blocks, stages, subnetwork
 from edgeward.nets.pretrained import PRETRAINED, pretrained
 from edgeward.recipes.mirrornet import Strategy, deployment, exposure, mirror
 from edgeward.recipes.mirrornet.mirroring import answers
+from edgeward.recipes.mirrornet.proposals import copies_from
+from edgeward.recipes.mirrornet.ranges import range_leak
 from edgeward.recipes.mirrornet.scoring import score
+from edgeward.recipes.mirrornet.splitting import split
 from edgeward.recipes.splits import SPLITS, Subject
 from edgeward.train import Schedule
 from edgeward.train.task import Task
@@ -38,83 +46,19 @@ from edgeward.transforms.mirror import Block
 NAME = "tee-splits"
 DESCRIPTION = "strategies that split ResNet-20 (CIFAR-10) and MobileNet (VWW): accuracy, stealing ratio, RAM, overhead"
 
-BAR, NEAR, OVERHEAD, GAP = 1.05, 0.02, 0.01, 0.186
 WORKDIR = Path("runs/tee-splits")
+LAYERS = ("whole", "deep", "head")
+"""Splits of one int8 network between two layers: they share the references of the whole."""
 PUBLIC_BACKBONE = Path("runs/public_backbone/backbone.safetensors")
 
 
-@dataclass(frozen=True)
-class Case:
-    """One victim: its data, how much of it is used, and the label budgets of the attacker."""
-
-    victim: str
-    data: str
-    train: int | None
-    holdout: int | None
-    budgets: tuple[int, ...]
-    flips: bool = True
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is trained and attacked, and how hard. The defaults are for one or two processor cores."""
-
-    resnet: Case = Case("resnet20_cifar10", "cifar10", 6000, 2000, (50, 200, 800))
-    mobilenet: Case = Case("mobilenet_v1_vww", "vww", None, None, (10, 30, 90))
-    device_profile: str = "rpi3-optee"
-    seed: int = 0
-    epochs: int = 6
-    steps: int = 300
-    batch: int = 100
-    rate: float = 3e-3
-    calibration: int = 200
-    attackers: int = 1
-    attack_epochs: int = 8
-    attack_steps: int = 60
-    attack_rates: tuple[float, ...] = (1e-3,)
-    attack_variants: tuple[str, ...] = (
-        "as it is",
-        "fine-tuned",
-        "fine-tuned with a new head",
-        "new head",
-        "monitor on taps",
-    )
-    strategies: tuple[str, ...] = ()
-    torch_device: str = "cpu"
-    reduced: bool = True
-
-    @classmethod
-    def here(cls) -> "Settings":
-        """Return the full settings on a GPU, the reduced ones elsewhere, changed by TEE_SPLITS."""
-        found = cls()
-        if torch.cuda.is_available():
-            found = cls(
-                resnet=Case("resnet20_cifar10", "cifar10", None, 3000, (50, 300, 1000)),
-                epochs=60,
-                steps=2000,
-                attackers=3,
-                attack_epochs=60,
-                attack_steps=600,
-                attack_rates=(3e-3, 1e-3, 3e-4),
-                torch_device="cuda",
-                reduced=False,
-            )
-        wanted = json.loads(os.environ.get("TEE_SPLITS", "{}"))
-        for name in ("resnet", "mobilenet"):
-            if name in wanted:
-                case = {k: tuple(v) if isinstance(v, list) else v for k, v in wanted[name].items()}
-                wanted[name] = replace(getattr(found, name), **case)
-        return replace(found, **{k: tuple(v) if isinstance(v, list) else v for k, v in wanted.items()})
-
-
-def run() -> dict:
+def run(settings: Settings | None = None) -> dict:
     """Measure every row that is not in the work folder yet and return the tables."""
-    settings = Settings.here()
+    settings = settings or Settings.here()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     tables = {c.victim: Bench(c, settings).table() for c in (settings.resnet, settings.mobilenet) if c.budgets}
-    ours = max(_shielded(table) for table in tables.values())
-    ends = [row for table in tables.values() for row in table["rows"] if row["strategy"] == "none"]
-    peer = max(map(_ratio, ends), default=math.nan)
+    ours = max(shielded(table) for table in tables.values())
+    peer = max((unshielded(row) for table in tables.values() for row in table["rows"]), default=math.nan)
     return {
         "ratio": peer / ours,
         "ours": ours,
@@ -126,15 +70,14 @@ def run() -> dict:
         "note": "reduced training on processor cores" if settings.reduced else "full training on a GPU",
         "overheads": f"modelled on the profile {settings.device_profile}, not measured on a device; overhead_stream "
         "is a plan: the trusted application takes taps one by one and computes after the last",
-        "selection": "rows meet targets by the figures shown, on the holdout that judges all rows; no second holdout",
+        "selection": "rows are chosen for targets on records of their own (`choosing`); every other figure, and "
+        "whether a target is met, is of the holdout, on which no row was chosen",
+        "attack_choice": "strongest variant in hindsight for splits and references alike; `own_choice`: what the "
+        "thief's own labels would have chosen",
+        "references": "both ends answer as the audited split does: its own int8 answers (`deep` and `head`: those of "
+        "the same network as a whole in int8), float where it is not run",
+        "calibration": "int8 ranges are taken from public photos",
     }
-
-
-def _shielded(table: dict) -> float:
-    """Return the ratio of the row at the black-box level, or our lowest where none is there; NaN without rows."""
-    met = table["targets"]["black_box_level"]["row"]
-    found = [r for r in table["rows"] if r["strategy"] == met] or [r for r in table["rows"] if _is_ours(r)]
-    return min(map(_ratio, found), default=math.nan)
 
 
 class Bench:
@@ -146,6 +89,12 @@ class Bench:
         self.seed = Seed(settings.seed)
         entry = PRETRAINED[case.victim]
         self.splits = load(case.data, seed=self.seed, canaries=20, train=case.train, holdout=case.holdout)
+        judges = self.splits.holdout
+        self.holdout = judges.subset(range(case.choosing, len(judges)), "holdout")
+        self.choosing = judges.subset(range(case.choosing), "choosing") if case.choosing else self.splits.validation
+        size = entry.input_shape[-1]
+        self.calibration = torch.from_numpy(public_photos(size)[: settings.calibration]).float() / 255
+        self.foreign = pieces(size)
         self.classes = entry.classes
         self.victim = _network(pretrained(case.victim), entry.input_shape)
         self.public, self.public_note = self._public(entry.input_shape)
@@ -157,6 +106,8 @@ class Bench:
             steps=settings.attack_steps,
             flips=case.flips,
             variants=settings.attack_variants,
+            finalists=settings.attack_finalists,
+            queries=settings.attack_queries,
             device=settings.torch_device,
         )
 
@@ -179,13 +130,17 @@ class Bench:
     def table(self) -> dict:
         """Return all rows, the victim's own figures, and how the targets were met."""
         rows = [self.row(name, make) for name, make in self.strategies().items()]
-        victim = self._accuracy_of(lambda x: answers(self.victim, torch.as_tensor(x)).argmax(1).numpy())
+        runs = lambda x: answers(self.victim, torch.as_tensor(x)).argmax(1).numpy()  # noqa: E731
+        victim = {r.name: self._accuracy_of(runs, r)[0] for r in (self.holdout, self.choosing)}
+        victim = {"holdout": victim[self.holdout.name], "choosing": victim[self.choosing.name]}
         return {
-            "victim_accuracy_float": victim,
-            "records": self.splits.counts(),
+            "victim_accuracy_float": victim["holdout"],
+            "victim_accuracy_choosing": victim["choosing"],
+            "records": {**self.splits.counts(), "holdout": len(self.holdout), "choosing": len(self.choosing)},
+            "ranges": self.ranges(),
             "public_backbone": self.public_note,
             "rows": rows,
-            "targets": _targets(rows, victim),
+            "targets": targets(rows, victim),
         }
 
     def strategies(self) -> dict:
@@ -199,15 +154,24 @@ class Bench:
         head = replace(self.strategy("mirrornet-faithful-head", light, "faithful"), spoils="head")
         found[head.name] = lambda: self._mirrored(head)
         for first in range(2, last + 1):
-            blocks = (Block(first, "adapted"), *(Block(stage, "stage") for stage in range(first + 1, last + 1)))
+            copies = copies_from(first, stages(self.victim), foreign=True)
             name = f"mirrornet-public-copies-{first}"
-            found[name] = lambda n=name, b=blocks: self._mirrored(self.strategy(n, b, "public"))
+            found[name] = lambda n=name, b=copies: self._mirrored(self.strategy(n, b, "public"))
+        for grain in self.case.grain:
+            name = f"mirrornet-public-from-block-{grain.first}"
+            found[name] = lambda n=name, g=grain: self._mirrored(self.following(n, g), g)
         wanted = self.settings.strategies or tuple(found)
         return {name: make for name, make in found.items() if name in wanted}
 
     def strategy(self, name: str, blocks: tuple, preset: str) -> Strategy:
         """Return one of our strategies; the gap aims beyond the claim: validation records are members of the victim."""
         return Strategy(name, blocks, preset, transfer="stream", gap=0.3, flips=self.case.flips)
+
+    def following(self, name: str, grain: Grain) -> Strategy:
+        """Return the strategy whose public backbone ends before a block: copies of it and of all later ones."""
+        copies = copies_from(grain.first, blocks(self.victim), foreign=True, kind=grain.kind)
+        fine = {"division": "blocks", "shift": self.case.shift, "follow": 1.0, "tuning": grain.tuning}
+        return replace(self.strategy(name, copies, "public"), **fine)
 
     def light_blocks(self) -> tuple[Block, ...]:
         """Return the largest uniform monitor on the last stages that stays below the overhead in stream mode."""
@@ -226,7 +190,8 @@ class Bench:
     def row(self, name: str, make: Callable[[], dict]) -> dict:
         """Return one row, from the work folder where it is already there."""
         path = self.folder / f"{name}.json"
-        tag = repr((self.case, replace(self.settings, strategies=()), self.public_note))
+        own = [g for g in self.case.grain if name.endswith(f"from-block-{g.first}")]
+        tag = repr((self.basis(), own, replace(self.settings, strategies=(), **no_cases()), self.public_note))
         if path.exists():
             known = json.loads(path.read_text())
             if known["tag"] == tag:
@@ -238,139 +203,183 @@ class Bench:
         _write(path, {"tag": tag, "row": row})
         return row
 
-    def _classic(self, name: str) -> dict:
-        calibration = self.splits.train.x[: self.settings.calibration]
-        subject = Subject(self.victim, self.public.tensors, calibration, self.seed)
-        split = SPLITS[name](subject)
-        figures = {
-            "switches": split.traffic.switches,
-            "bytes": split.traffic.bytes,
-            "one_way": split.traffic.one_way,
-            "secure_weight_bytes": split.secure_bytes,
-            "notes": list(split.notes),
-        }
-        return {**figures, **self._measured(split.deployment, split.exposure)}
+    def basis(self) -> Case:
+        """Return what all rows of a table share."""
+        return replace(self.case, grain=())
 
-    def _schedule(self, records: int) -> Schedule:
+    def _classic(self, name: str) -> dict:
+        subject = Subject(self.victim, self.public.tensors, self.calibration, self.seed)
+        made = SPLITS[name](subject)
+        figures = {
+            "switches": made.traffic.switches,
+            "bytes": made.traffic.bytes,
+            "one_way": made.traffic.one_way,
+            "secure_weight_bytes": made.secure_bytes,
+            "notes": list(made.notes),
+        }
+        return {**figures, **self._measured(made.deployment, made.exposure, name)}
+
+    def _schedule(self, records: int, grain: Grain) -> Schedule:
         """Return the schedule: small sets take smaller batches and more epochs, up to `steps` in all."""
         s = self.settings
         batch = min(s.batch, max(16, records // 8))
-        epochs = max(s.epochs, math.ceil(s.steps / math.ceil(records / batch)))
+        epochs = max(grain.epochs, math.ceil(grain.steps / math.ceil(records / batch)))
         return Schedule(epochs, batch, s.rate, decay="cosine")
 
-    def _trainings(self) -> tuple:
+    def _trainings(self, grain: Grain) -> tuple:
         """Return what a training depends on, beside its strategy."""
-        s = self.settings
-        return self.case, s.seed, s.epochs, s.steps, s.batch, s.rate, self.public_note
+        s, case = self.settings, self.case
+        own = (grain.records, grain.epochs, grain.steps)
+        return case.victim, case.data, own, s.seed, s.batch, s.rate, self.public_note
 
-    def _mirrored(self, strategy: Strategy) -> dict:
-        train, validation = self.splits.train, self.splits.validation
-        task = Task(
+    def task(self, strategy: Strategy, grain: Grain) -> Task:
+        """Return the private records and the schedule of one strategy."""
+        splits = self.splits if grain.records in (None, self.case.train) else self._other(grain.records)
+        train, validation = splits.train, splits.validation
+        return Task(
             factory=lambda: to_module(self.victim),
             x=train.x,
             y=train.y,
             members=torch.ones(1, len(train), dtype=torch.bool),
             classes=self.classes,
             seed=self.seed.child("mirror"),
-            schedule=self._schedule(len(train)),
+            schedule=self._schedule(len(train), grain),
             validation=(validation.x, validation.y),
             directory=self.folder / "training",
-            tag=f"{number_of(self._trainings(), strategy.to_json()):x}",
+            tag=f"{number_of(self._trainings(grain), strategy.to_json()):x}",
             device=self.settings.torch_device,
         )
+
+    def _other(self, records: int) -> Splits:
+        """Return the roles with another number of private records; the others are the same."""
+        case = self.case
+        found = load(case.data, seed=self.seed, canaries=20, train=records, holdout=case.holdout)
+        assert found.holdout.digest == self.splits.holdout.digest
+        assert found.shadow.digest == self.splits.shadow.digest
+        return found
+
+    def _mirrored(self, strategy: Strategy, grain: Grain | None = None) -> dict:
+        task = self.task(
+            strategy, grain or Grain(0, epochs=self.settings.epochs, records=self.case.train, steps=self.settings.steps)
+        )
         found = mirror(self.victim, strategy, task, public=self.public)
-        split = deployment(found, train.x[: self.settings.calibration])
-        row = self._measured(split, exposure(found, self.public.tensors))
+        made = deployment(found, self.calibration)
+        row = self._measured(made, exposure(found, self.public.tensors), strategy.name)
         return {
-            "switches": split.traffic.switches,
-            "bytes": split.traffic.bytes,
+            "switches": made.traffic.switches,
+            "bytes": made.traffic.bytes,
             "one_way": True,
             "secure_weight_bytes": sum(t.numel() for t in found.monitor.tensors.values()),
             "notes": [strategy.describe()],
-            "accuracy_float": found.accuracy(self.splits.holdout.x, self.splits.holdout.y),
+            "private_records": len(task.x),
+            "epochs": task.schedule.epochs,
+            "accuracy_float": found.accuracy(self.holdout.x, self.holdout.y),
             **row,
         }
 
-    def _measured(self, split, seen: Exposure) -> dict:
+    def _measured(self, made, seen: Exposure, name: str) -> dict:
         """Return accuracy, overheads and the stealing audit."""
-        if split is None:
+        if made is None:
             runs = lambda x: answers(self.victim, torch.as_tensor(x)).argmax(1).numpy()  # noqa: E731
             modelled: dict = {"overhead_batch": None, "overhead_stream": None, "secure_ram": None}
         else:
-            runs = split_executable(split).labels
-            shape = shape_of(split, self.victim)
+            runs = split_executable(made).labels
+            shape = shape_of(made, self.victim)
             batch, stream = (self.emulator.estimate(shape, mode) for mode in ("batch", "stream"))
             modelled = {"overhead_batch": batch.overhead, "overhead_stream": stream.overhead}
             modelled |= {"secure_ram": batch.secure_ram_bytes, "switches_stream": stream.switches}
+        attacker = self.attacker if name not in self.settings.probed else replace(self.attacker, queries=tuple(QUERIES))
         report = audit_split(
             seen,
             runs,
             self.splits.shadow,
-            self.splits.holdout,
+            self.holdout,
             self.case.budgets,
             self.settings.attackers,
-            references=self.references(),
+            references=self.references(runs, attacker) if name not in LAYERS else self.of_whole(attacker),
             members=self._members(),
-            attacker=self.attacker,
+            attacker=attacker,
+            choosing=self.choosing,
+            foreign=self.foreign,
         ).to_json()
-        stealing = [{k: v for k, v in budget.items() if k != "tried"} for budget in report.pop("budgets")]
+        lists = ("tried", "rivals")
+        stealing = [{k: v for k, v in budget.items() if k not in lists} for budget in report.pop("budgets")]
         report.pop("recovery"), report.pop("attacker")
-        accuracy = self._accuracy_of(runs)
-        return {"accuracy": accuracy, "int8": split is not None, **modelled, "stealing": stealing, "audit": report}
+        accuracy, interval = self._accuracy_of(runs, self.holdout)
+        return {
+            "accuracy": accuracy,
+            "accuracy_interval": interval,
+            "accuracy_choosing": self._accuracy_of(runs, self.choosing)[0],
+            "int8": made is not None,
+            **modelled,
+            "queries": list(attacker.queries),
+            "stealing": stealing,
+            "audit": report,
+        }
 
     def _members(self) -> Records:
-        return self.splits.train.subset(range(min(len(self.splits.train), len(self.splits.holdout))))
+        return self.splits.train.subset(range(min(len(self.splits.train), len(self.holdout))))
 
-    def _accuracy_of(self, labels: Callable) -> float:
-        holdout = self.splits.holdout
-        return float((torch.as_tensor(labels(holdout.x.numpy())) == holdout.y).float().mean())
+    def _accuracy_of(self, labels: Callable, records: Records) -> tuple[float, list[float]]:
+        """Return the accuracy of `labels` with its Clopper-Pearson interval."""
+        hits = int((torch.as_tensor(labels(records.x.numpy())) == records.y).sum())
+        found = Estimate.proportion(hits, len(records))
+        return found.value, [found.low, found.high]
 
-    def references(self) -> References:
-        """Return both ends of the audit, shared by all rows."""
-        depends = number_of(self.attacker, self.case, self.settings.attackers, self.settings.seed, self.public_note)
-        path = self.folder / f"references-{depends:x}.safetensors"
+    def references(self, runs: Callable, attacker: Attacker) -> References:
+        """Return both ends of the audit for a victim that answers as `runs` does, shared by rows that answer alike."""
+        pool = torch.as_tensor(runs(self.splits.shadow.x.numpy())).tolist()
+        judged = torch.as_tensor(runs(self.holdout.x.numpy())).tolist()
+        depends = number_of(attacker, self.basis(), self.settings.attackers, self.settings.seed, self.public_note)
+        path = self.folder / "references" / f"{depends:x}-{number_of(pool, judged):x}.safetensors"
         if path.exists():
             return References.load(path)
         sys.stderr.write(f"{self.case.victim}: references\n")
         prior = dict(self.public.tensors)
         ends = Exposure("whole", self.victim, {}, prior), Exposure.of("none", self.victim, prior)
-        runs = lambda x: answers(self.victim, torch.as_tensor(x)).argmax(1).numpy()  # noqa: E731
-        rest = (self.splits.shadow, self.splits.holdout, self.case.budgets, self.settings.attackers)
-        found = measure_references(*ends, runs, *rest, attacker=self.attacker)
+        rest = (self.splits.shadow, self.holdout, self.case.budgets, self.settings.attackers)
+        more = {"attacker": attacker, "choosing": self.choosing, "foreign": self.foreign}
+        found = measure_references(*ends, runs, *rest, **more)
         found.save(path)
         return found
+
+    def of_whole(self, attacker: Attacker) -> References:
+        """Return the references labelled by the whole network in int8: the same weights, cut elsewhere."""
+        whole = SPLITS["whole"](Subject(self.victim, self.public.tensors, self.calibration, self.seed)).deployment
+        assert whole is not None
+        return self.references(split_executable(whole).labels, attacker)
+
+    def ranges(self) -> dict:
+        """Return what the open range of the tap behind the first stage says of the records it was calibrated on."""
+        path = self.folder / "ranges.json"
+        if not path.exists():
+            private, count = self.splits.train.x, self.settings.calibration
+            inside, others = private[: min(count, len(private) // 2)], self.splits.shadow.x
+            found = {}
+            for name, records, percentile in (
+                ("private", inside, 100.0),
+                ("private, 99.9th percentile", inside, 99.9),
+                ("public photos", self.calibration, 100.0),
+            ):
+                copies = copies_from(2, stages(self.victim), foreign=False)
+                untrained = replace(self.strategy("ranges", copies, "public"), flips=False)
+                found[name] = range_leak(self._untrained(untrained, records, percentile), inside, others).to_json()
+                found[name]["attack"].pop("roc", None)
+            _write(path, found)
+        return json.loads(path.read_text())
+
+    def _untrained(self, strategy: Strategy, records: torch.Tensor, percentile: float):
+        """Return the split of the public backbone and the victim's later stages as they are."""
+        first = stages(self.public)[strategy.blocks[0].stage - 1].value
+        own = stages(self.victim)[strategy.blocks[0].stage - 1].value
+        normal = subnetwork(self.public, self.public.inputs, (first,))
+        secure = subnetwork(self.victim, (own,), self.victim.outputs[-1:])
+        return split(strategy.name, normal, secure, records, plain={}, percentile=percentile)
 
 
 def number_of(*parts) -> int:
     """Return a number that changes with any of `parts`."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6], "big")
-
-
-def _targets(rows: list, victim: float) -> dict:
-    """Return which row meets each target, or the nearest one and that it does not."""
-    ours = [r for r in rows if _is_ours(r)]
-    light = [r for r in ours if r["overhead_stream"] <= OVERHEAD]
-    light.sort(key=lambda r: -r["accuracy"])
-    # the whole network inside is the yardstick itself: it meets the level whatever ours do
-    level = [r for r in ours if _ratio(r) <= BAR and r["accuracy"] >= victim - NEAR]
-    level.sort(key=lambda r: r["overhead_stream"])
-    gaps = {r["strategy"]: r["audit"]["gap"] for r in ours if r["audit"]["gap"] is not None}
-    return {
-        "low_overhead": {
-            "row": light[0]["strategy"] if light else None,
-            "met": bool(light) and light[0]["accuracy"] >= victim - NEAR,
-        },
-        "black_box_level": {"row": level[0]["strategy"] if level else None, "met": bool(level)},
-        "gap": {"gaps": gaps, "met": max(gaps.values(), default=0.0) >= GAP},
-    }
-
-
-def _is_ours(row: dict) -> bool:
-    return row["overhead_stream"] is not None and row["strategy"].startswith("mirrornet")
-
-
-def _ratio(row: dict) -> float:
-    return max((b["ratio_to_black_box"]["value"] for b in row["stealing"]), default=1.0)
 
 
 def _network(module, shape):

@@ -16,7 +16,6 @@ from torch import nn
 from edgeward.attacks.extraction import Attacker, Exposure, References, audit_split
 from edgeward.attacks.extraction.exposure import learned_keys
 from edgeward.attacks.extraction.references import measure_references
-from edgeward.backends.tee.checklist import Checklist, Evidence, checklist
 from edgeward.backends.tee.deployment import SplitDeployment
 from edgeward.backends.tee.emulator import Emulator
 from edgeward.backends.tee.split_executable import split_executable
@@ -36,13 +35,14 @@ from edgeward.recipes.mirrornet import Limits, MirrorNet, Search, Strategy, depl
 from edgeward.recipes.mirrornet import mirror as train_split
 from edgeward.report.splits import split_report, write_split_report
 from edgeward.split_choice import MirrorResult, SplitMeasurement, Terms
+from edgeward.split_export import answered
 from edgeward.train.part import Schedule
 from edgeward.train.population import Factory, build
 from edgeward.train.task import Task
 
 SCHEMA = "edgeward.mirror/1"
 CALIBRATION = 256
-"""Private records that set the int8 ranges of the secure network."""
+"""Records that set the int8 ranges of the secure network."""
 MOST_BUDGETS = 32
 LARGEST_DROP = 0.02
 """A split may be this much less accurate than the network it protects, unless asked otherwise."""
@@ -64,6 +64,8 @@ def mirror(
     schedule: Schedule | None = None,
     search: Search | None = None,
     largest_drop: float = LARGEST_DROP,
+    query_limit: int | None = None,
+    calibration: Records | None = None,
     workdir: str | Path = "runs/mirror",
     seed: int = 0,
     command: str | None = None,
@@ -75,8 +77,11 @@ def mirror(
     asked, never read), `holdout` judges. `secure_ram` in bytes and `overhead` as a fraction of the unprotected latency
     limit the strategy generator on `device`; `strategies` are used instead of searching. `public` is a network of the
     same architecture that never saw private records: the backbone of preset "public", and the attacker's prior.
-    `budgets` are label queries, `attackers` the independent attackers per budget. A split may be chosen where its
-    accuracy is at most `largest_drop` below the victim's. `command` is what the report prints as repeating the run.
+    `calibration` sets the int8 ranges (default: private records); those of the taps lie open and name the records that
+    hold the extremes, so give public ones where that matters. `budgets` are label queries, `attackers` the independent
+    attackers per budget. A split may be chosen where its accuracy on validation records is at most `largest_drop` below
+    the victim's. `query_limit` is how many inferences a device shall answer; the secure world counts them. `command` is
+    what the report prints as repeating the run.
     Returns: `MirrorResult`; `workdir` keeps what is trained, so that a rerun resumes, and holds `report.json`,
     `report.html` and `CARD.md`.
     Guarantee: stealing is measured against the attacks named in the report, relative to the same attacks on the black
@@ -84,7 +89,7 @@ def mirror(
     Errors: `NoFeasibleCandidate` with the nearest miss when no strategy keeps the limits.
     """
     asked = _budgets(budgets)
-    _check(largest_drop, strategies)
+    _check(largest_drop, strategies, query_limit)
     settings, watcher, folder = recipe or MirrorNet(), watcher or Silent(), Path(workdir)
     network = _folded(victim, data, seed)
     outside = None if public is None else _folded(public, data, seed)
@@ -104,10 +109,22 @@ def mirror(
             watcher=watcher,
         )
         strategies = [each.strategy for each in found]
-    stage = _Stage(network, outside, data, task, emulator, asked, attackers, attacker or Attacker(), watcher)
-    references = stage.references()
-    measured = tuple(stage.measure(strategy, references) for strategy in strategies)
-    terms = Terms(limits, stage.accuracy_of(network), largest_drop)
+    stage = _Stage(
+        network,
+        outside,
+        data,
+        task,
+        emulator,
+        asked,
+        attackers,
+        attacker or Attacker(),
+        watcher,
+        query_limit,
+        calibration or data.train,
+    )
+    measured = tuple(stage.measure(strategy) for strategy in strategies)
+    judged, chosen_by = (stage.accuracy_of(network, records) for records in (data.holdout, data.validation))
+    terms = Terms(limits, judged, largest_drop, chosen_by)
     name = str(getattr(device, "name", device))
     report = _report(stage, measured, terms, seed, device=name, command=command or reproduce())
     write_split_report(folder, report)
@@ -128,6 +145,8 @@ class _Stage:
     attackers: int
     attacker: Attacker
     watcher: Watcher
+    query_limit: int | None
+    calibration: Records
 
     @property
     def prior(self) -> dict[str, torch.Tensor]:
@@ -136,34 +155,35 @@ class _Stage:
             return {}
         return {key: self.public.tensors[key] for key in learned_keys(self.public)}
 
-    def accuracy_of(self, network: Network) -> Measured:
-        """Return the float accuracy of a whole network on the holdout."""
+    def accuracy_of(self, network: Network, records: Records) -> Measured:
+        """Return the float accuracy of a whole network."""
         from edgeward.backends.tee.split_executable import normal_world
 
-        logits = normal_world(network).run(self.data.holdout.x.numpy())
-        return _proportion(logits.argmax(1), self.data.holdout)
+        logits = normal_world(network).run(records.x.numpy())
+        return _proportion(logits.argmax(1), records)
 
-    def references(self) -> References:
-        """Steal the black box and the open network, once for all strategies."""
+    def references(self, answers: Any) -> References:
+        """Steal the black box and the open network, both answering as one split does."""
         black_box = Exposure("whole", self.network, {}, self.prior)
         no_shield = Exposure.of("none", self.network, self.prior, direct=self.network)
         pool, holdout = self.data.shadow, self.data.holdout
         return measure_references(
             black_box,
             no_shield,
-            _labels(self.network),
+            answers,
             pool,
             holdout,
             self.budgets,
             self.attackers,
             attacker=self.attacker,
             watcher=self.watcher,
+            choosing=self.data.validation,
         )
 
-    def measure(self, strategy: Strategy, references: References) -> SplitMeasurement:
+    def measure(self, strategy: Strategy) -> SplitMeasurement:
         """Train one strategy, lower it, estimate it and attack it."""
         mirrored = train_split(self.network, strategy, self.task, public=self.public)
-        split = deployment(mirrored, self.data.train.x[:CALIBRATION])
+        split = replace(deployment(mirrored, self.calibration.x[:CALIBRATION]), query_limit=self.query_limit)
         answers = _answers(split)
         holdout = self.data.holdout
         stolen = audit_split(
@@ -173,29 +193,17 @@ class _Stage:
             holdout,
             self.budgets,
             self.attackers,
-            references=references,
+            references=self.references(answers),
+            choosing=self.data.validation,
             members=_some(self.data.train, len(holdout)),
             attacker=self.attacker,
             watcher=self.watcher,
         )
         estimate = self.emulator.estimate(replace(describe(split), victim=self.network))
-        authorised = _proportion(answers(holdout.x.numpy()), holdout)
-        measured = SplitMeasurement(strategy, split, authorised, estimate, stolen)
+        authorised, validated = (_proportion(answers(r.x.numpy()), r) for r in (holdout, self.data.validation))
+        measured = SplitMeasurement(strategy, split, authorised, estimate, stolen, validated)
         self.watcher.step("splits", 1, 1, f"{strategy.name}: {measured.verdict}")
         return measured
-
-    def checklist(self, measured: SplitMeasurement) -> Checklist:
-        """Answer the checklist for one measured split, before anything runs on a device."""
-        membership = measured.stealing.membership
-        found = Evidence(
-            tier="not run yet",
-            secure_ram_bytes=measured.estimate.secure_ram_bytes,
-            secure_ram_limit=measured.estimate.secure_ram_limit,
-            counter=1,
-            audit=measured.verdict,
-            membership=None if membership is None else f"AUC {membership.auc.value:.3f} on the visible part",
-        )
-        return checklist(measured.deployment, found)
 
 
 def _budgets(budgets: Sequence[int]) -> tuple[int, ...]:
@@ -210,16 +218,17 @@ def _budgets(budgets: Sequence[int]) -> tuple[int, ...]:
     return asked
 
 
-def _check(largest_drop: float, strategies: Sequence[Strategy]) -> None:
+def _check(largest_drop: float, strategies: Sequence[Strategy], query_limit: int | None) -> None:
     """Refuse before any training what the report could not hold."""
     names = [strategy.name for strategy in strategies]
     twice = sorted({name for name in names if names.count(name) > 1})
     problems = [f"largest_drop = {largest_drop}"] if not 0 <= largest_drop <= 1 else []
+    problems += [f"query_limit = {query_limit}"] if query_limit is not None and query_limit < 1 else []
     problems += [f"two strategies called '{name}'" for name in twice]
     if problems:
         raise ConfigError(
             "the splits cannot be compared",
-            expected="a largest drop from 0 to 1, and strategies with names of their own",
+            expected="a largest drop from 0 to 1, a query limit from 1, and strategies with names of their own",
             came="; ".join(problems),
             fix="write for instance --drop 2%, and rename a strategy with `renamed`",
         )
@@ -245,7 +254,8 @@ def _report(
             "splits": [
                 {
                     **each.to_json(),
-                    "checklist": stage.checklist(each).to_json(),
+                    "checklist": answered(each).to_json(),
+                    "query_limit": each.deployment.query_limit,
                     "assets": each.deployment.assets.to_json(),
                 }
                 for each in measured
@@ -313,13 +323,6 @@ def _answers(split: SplitDeployment) -> Any:
     """Return the deployment as a function from records to labels; thieves with full pools ask for none at all."""
     labels = split_executable(split).labels
     return lambda x: labels(x) if len(x) else np.zeros(0, np.int64)
-
-
-def _labels(network: Network) -> Any:
-    from edgeward.backends.tee.split_executable import normal_world
-
-    world = normal_world(network)
-    return lambda x: np.asarray(world.run(x).argmax(1), np.int64)
 
 
 def _some(records: Records, count: int) -> Records:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
-from edgeward.backends.backend import choose_backend
 from edgeward.core.candidate import Candidate, canonical_json
 from edgeward.core.cost import Cost
 from edgeward.core.frontier import Measured
@@ -21,16 +20,16 @@ from edgeward.data.splits import Splits
 from edgeward.deploy import Vectors, synthetic_vectors, write_bundle
 from edgeward.devices import DeviceProfile
 from edgeward.evidence import Evidence
-from edgeward.graph import Network, capture
-from edgeward.measure.cost import network_cost
+from edgeward.graph import Network
 from edgeward.measure.evaluate import evaluate
 from edgeward.measure.membership_design import MembershipDesign, design
-from edgeward.measure.siblings import Siblings, lower
+from edgeward.measure.siblings import Siblings
 from edgeward.recipes import Recipe
 from edgeward.search import Proposal, Store
+from edgeward.split_export import store_split
 from edgeward.train.part import Schedule
-from edgeward.train.population import Factory, build
-from edgeward.train.task import Task, Trained
+from edgeward.train.population import Factory
+from edgeward.train.task import Task
 
 FORMAT = 1
 """Raise when the meaning of a stored measurement changes: old entries are then measured again."""
@@ -79,7 +78,7 @@ class Pipeline:
         context = self.context()
 
         def proposal(recipe: Recipe) -> Proposal:
-            candidate = Candidate(recipe.name, recipe.settings(), context)
+            candidate = Candidate(recipe.name, recipe.settings(), {**context, **recipe.context()})
             return Proposal(
                 candidate,
                 foresee=lambda: self.foresee(recipe),
@@ -90,22 +89,16 @@ class Pipeline:
         return [proposal(recipe) for recipe in recipes]
 
     def foresee(self, recipe: Recipe) -> Cost:
-        """Return the cost of the untrained final structure, known before the first expensive step.
-
-        Counts are exact; file bytes are a lower bound, since equal tensors of an untrained network are stored once.
-        """
-        network = capture(build(recipe.structure(self.factory), self.seed).eval(), self.splits.input_shape)
-        artefact = choose_backend(network).lower(network)
-        cost, _ = network_cost(network, self.device, file_bytes=len(artefact))
-        return cost
+        """Return what is known of a recipe's cost before the first expensive step."""
+        return recipe.foresee(self.factory, self.splits.input_shape, self.device, self.seed)
 
     def plan(self) -> MembershipDesign:
         """Return who trains on what; the same for every recipe, so that recipes are compared on equal terms."""
         return design(self.splits, self.threat, self.seed.child("membership"))
 
-    def train(self, recipe: Recipe, candidate: Candidate, plan: MembershipDesign) -> Trained:
-        """Train the siblings of one candidate, resuming from its checkpoints."""
-        task = Task(
+    def task(self, recipe: Recipe, candidate: Candidate, plan: MembershipDesign) -> Task:
+        """Return the task of training the siblings of one candidate, resuming from its checkpoints."""
+        return Task(
             factory=self.factory,
             x=plan.x,
             y=plan.y,
@@ -120,15 +113,17 @@ class Pipeline:
             directory=self.store.scratch(candidate),
             tag=candidate.digest,
         )
-        return recipe.run(task)
 
     def measure(self, recipe: Recipe, candidate: Candidate) -> Measurement:
         """Train, lower, measure and store one candidate with its bundle."""
         plan = self.plan()
         started = time.perf_counter()
-        trained = self.train(recipe, candidate, plan)
+        task = self.task(recipe, candidate, plan)
+        trained = recipe.run(task)
         seconds = time.perf_counter() - started
-        siblings = lower(trained, self.splits.input_shape, self.watcher, recipe.name)
+        siblings = recipe.lower(trained, task, self.splits, self.device)
+        if siblings.worlds is not None:  # its halves are trained while it is lowered
+            seconds = time.perf_counter() - started
         measurement = evaluate(
             trained,
             siblings,
@@ -145,6 +140,10 @@ class Pipeline:
         return measurement
 
     def _bundle(self, folder: Path, candidate: Candidate, measurement: Measurement, siblings: Siblings) -> None:
+        card = self.evidence.card(Measured(candidate, measurement))
+        if siblings.worlds is not None:
+            store_split(folder / "bundle", siblings.worlds, self.store.root.parent, card)
+            return
         x = synthetic_vectors(self.splits.input_shape, 8, self.seed.child("vectors"))
         write_bundle(
             folder / "bundle",
@@ -154,5 +153,5 @@ class Pipeline:
             classes=self.splits.classes,
             recipe=candidate.to_json(),
             vectors=Vectors.answered_by(siblings.shipped, x),
-            card=self.evidence.card(Measured(candidate, measurement)),
+            card=card,
         )

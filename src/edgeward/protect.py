@@ -12,6 +12,7 @@ from typing import Any, final
 
 from torch import nn
 
+from edgeward.backends.tee.device_storage import DeviceStorage
 from edgeward.core.budget import Budget
 from edgeward.core.candidate import Candidate
 from edgeward.core.errors import ConfigError
@@ -22,6 +23,7 @@ from edgeward.core.randomness import Seed
 from edgeward.core.threat import MembershipInference, Threat
 from edgeward.data.splits import Splits
 from edgeward.deploy import remove_bundle
+from edgeward.deploy.split import is_split, remove_split
 from edgeward.devices import DeviceProfile, load_profile
 from edgeward.evidence import Evidence
 from edgeward.graph import capture
@@ -29,6 +31,7 @@ from edgeward.pipeline import Pipeline
 from edgeward.recipes import RECIPES, Recipe, resolve
 from edgeward.search import Store, explore
 from edgeward.sources import as_factory, as_splits, classified
+from edgeward.split_export import copy_split
 from edgeward.train.part import Schedule
 from edgeward.train.population import Factory, build
 
@@ -44,14 +47,20 @@ class Choice:
     measurement: Measurement
     folder: Path
 
-    def export(self, directory: str | Path) -> Path:
+    def export(self, directory: str | Path, storage: DeviceStorage | None = None) -> Path:
         """Copy the verified bundle to `directory` and return it.
 
+        A split is sealed anew for the device that owns `storage`, by default the one in `device` of the run's folder,
+        with a rollback counter above what that device accepted last.
         Errors: `VerificationFailed` when the stored bundle was altered, `ConfigError` for an unusable directory.
         """
         from edgeward.deploy import copy_bundle
 
-        return copy_bundle(self.folder / "bundle", Path(directory))
+        source, target = self.folder / "bundle", Path(directory)
+        if is_split(source):
+            return copy_split(source, target, self.folder.parent.parent, storage)
+        remove_split(target)
+        return copy_bundle(source, target)
 
 
 @final
@@ -163,6 +172,7 @@ def protect(
         result.choose().export(folder / "bundle")
     else:
         # What an earlier budget chose must not lie beside a report that chooses nothing.
+        remove_split(folder / "bundle")
         remove_bundle(folder / "bundle")
     pipeline.watcher.event("finished", {"measured": len(frontier.measured), "failed": len(failures)})
     return result

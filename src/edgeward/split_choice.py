@@ -11,13 +11,12 @@ from edgeward.attacks.extraction import StealingReport
 from edgeward.backends.tee.deployment import SplitDeployment
 from edgeward.backends.tee.device_storage import DeviceStorage
 from edgeward.backends.tee.emulator import Estimate
-from edgeward.backends.tee.release import SplitRelease, release
+from edgeward.backends.tee.release import SplitRelease
 from edgeward.core.errors import NoFeasibleCandidate
 from edgeward.core.interval import Estimate as Measured
 from edgeward.core.units import human
-from edgeward.deploy.split import application_name
 from edgeward.recipes.mirrornet import Limits, Strategy
-from edgeward.report.splits import render_split_card
+from edgeward.split_export import export_split
 
 
 @final
@@ -26,7 +25,8 @@ class SplitMeasurement:
     """One strategy, trained, lowered to int8 and attacked.
 
     `authorised` is the int8 answer through both worlds on the holdout (the integer reference: the secure world's own
-    bits), `estimate` what the emulator expects on the device.
+    bits), `validated` the same on the records that choose, None where the holdout has to (nothing else was given);
+    `estimate` what the emulator expects on the device.
     """
 
     strategy: Strategy
@@ -34,6 +34,7 @@ class SplitMeasurement:
     authorised: Measured
     estimate: Estimate
     stealing: StealingReport
+    validated: Measured | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain form for the report."""
@@ -42,6 +43,7 @@ class SplitMeasurement:
             "strategy": self.strategy.to_json(),
             "describe": self.strategy.describe(),
             "authorised_accuracy": self.authorised.to_json(),
+            "validated_accuracy": None if self.validated is None else self.validated.to_json(),
             "traffic": self.deployment.traffic.to_json(),
             "modelled": self.estimate.to_json(),
             "stealing": self.stealing.to_json(),
@@ -64,9 +66,17 @@ class SplitMeasurement:
         return self.stealing.confidential and not self.idle
 
     @property
+    def choosing_accuracy(self) -> float:
+        """The authorised accuracy by which splits are chosen."""
+        return (self.validated or self.authorised).value
+
+    @property
     def loss(self) -> float:
-        """What is given away: the largest stealing ratio over the budgets, infinite where `idle`."""
-        return float("inf") if self.idle else self.stealing.worst.ratio_to_black_box.value
+        """What is given away, by the records that choose: the largest stealing ratio, infinite where `idle` there."""
+        direct = self.stealing.direct_choosing or self.stealing.direct_accuracy
+        if direct is not None and direct.value >= self.choosing_accuracy:
+            return float("inf")
+        return max((found.choosing or found.ratio_to_black_box).value for found in self.stealing.budgets)
 
     @property
     def verdict(self) -> str:
@@ -83,23 +93,27 @@ class SplitMeasurement:
 @final
 @dataclass(frozen=True)
 class Terms:
-    """What a split must keep to be chosen: the device's limits, and the largest loss of accuracy."""
+    """What a split must keep to be chosen: the device's limits, and the largest loss of accuracy.
+
+    `victim` is the unprotected network's accuracy on the holdout, `validated` that on the records that choose.
+    """
 
     limits: Limits
     victim: Measured
     largest_drop: float
+    validated: Measured | None = None
 
     @property
     def least_accuracy(self) -> float:
-        """The lowest authorised accuracy of a split that may be chosen."""
-        return self.victim.value - self.largest_drop
+        """The lowest authorised accuracy of a split that may be chosen, on the records that choose."""
+        return (self.validated or self.victim).value - self.largest_drop
 
     def missed(self, split: SplitMeasurement) -> tuple[str, ...]:
         """Return what `split` misses, in words; empty where it may be chosen."""
         estimate, limits = split.estimate, self.limits
         least, memory = self.least_accuracy, min(limits.secure_ram, estimate.secure_ram_limit)
         found = {
-            f"accuracy {split.authorised.value:.1%}, at least {least:.1%}": split.authorised.value >= least,
+            f"accuracy {split.choosing_accuracy:.1%}, at least {least:.1%}": split.choosing_accuracy >= least,
             f"secure RAM {human(estimate.secure_ram_bytes, 'B')}, at most {human(memory, 'B')}": estimate.fits
             and estimate.secure_ram_bytes <= limits.secure_ram,
             f"overhead {estimate.overhead:.2%}, at most {limits.overhead:.2%}": estimate.overhead <= limits.overhead,
@@ -112,10 +126,10 @@ class Terms:
         possible = [split for split in measured if not self.missed(split)]
         if not possible:
             raise self._nobody(measured)
-        return min(possible, key=lambda m: (m.loss, -m.authorised.value))
+        return min(possible, key=lambda m: (m.loss, -m.choosing_accuracy))
 
     def _nobody(self, measured: Sequence[SplitMeasurement]) -> NoFeasibleCandidate:
-        nearest = min(measured, key=lambda m: (len(self.missed(m)), -m.authorised.value), default=None)
+        nearest = min(measured, key=lambda m: (len(self.missed(m)), -m.choosing_accuracy), default=None)
         return NoFeasibleCandidate(
             f"none of {len(measured)} splits keeps every limit",
             expected=f"accuracy of at least {self.least_accuracy:.1%} within the device's limits",
@@ -148,18 +162,15 @@ class MirrorResult:
         """
         return self.terms.choose(self.measured)
 
-    def export(self, folder: Path, storage: DeviceStorage, counter: int | None = None) -> SplitRelease:
+    def export(
+        self, folder: Path, storage: DeviceStorage, counter: int | None = None, identity: str = ""
+    ) -> SplitRelease:
         """Write the chosen split and its card to `folder`, its weights sealed for the device that owns `storage`.
 
         `counter` is the rollback counter of the weights; by default one above what the device accepted last, so that it
-        refuses every older bundle of this split once it has run the new one.
-        The card lies beside what the manifest names: `edgeward verify` does not cover it, and says so.
+        refuses every older bundle of this deployment once it has run the new one. `identity` names the deployment over
+        its releases; by default that of the bundle in `folder`, or the one that `workdir` keeps.
         """
-        chosen = self.choose()
-        if counter is None:
-            counter = storage.counter(application_name(chosen.deployment.name)).floor() + 1
-        written = release(chosen.deployment, storage.key(), counter, memory_budget=chosen.estimate.secure_ram_limit)
-        card = render_split_card(self.report, chosen.strategy.name)
-        written.write(folder)
-        (folder / "CARD.md").write_text(card, encoding="utf-8", newline="\n")
-        return written
+        return export_split(
+            self.choose(), self.report, self.workdir, folder, storage, counter=counter, identity=identity
+        )

@@ -21,7 +21,10 @@ from edgeward.train.fit import train_many
 BUDGETS = (40, 160)
 # Each view and each kind of training once; the others are tried where a test is about them.
 VARIANTS = ("as it is", "fine-tuned", "hidden part trained", "new head", "head on taps", "monitor on taps")
-ATTACKER = Attacker(rates=(1e-2,), head_rates=(1e-2,), entry_rates=(1e-1,), epochs=8, steps=40, variants=VARIANTS)
+ATTACKER = Attacker(
+    rates=(1e-2,), head_rates=(1e-2,), entry_rates=(1e-1,), epochs=8, steps=40, variants=VARIANTS, finalists=1
+)
+ATTACKER = replace(ATTACKER, queries=("records",))
 
 
 def tiny():

@@ -100,7 +100,9 @@ def test_showing_only_what_is_public_is_exactly_the_black_box(victim, parent, en
     shown = Exposure("public", victim, dict(parent.tensors), parent.tensors, taps=toys.relus(victim), direct=parent)
     report = audited(shown, victim, ends)
     for result in report.budgets:
-        assert result.ratio_to_black_box.value == result.ratio_to_black_box.low == result.ratio_to_black_box.high == 1
+        assert result.ratio_to_black_box.value == result.ratio_to_black_box.low == 1
+        # as near as so many holdout records can tell two models apart
+        assert 1 < result.ratio_to_black_box.high < 1.03
         assert result.accuracy == result.black_box
     assert report.confidential
     assert report.verdict.startswith("confidential: with 40, 160 label queries")
@@ -110,7 +112,8 @@ def test_showing_only_what_is_public_is_exactly_the_black_box(victim, parent, en
 
 def test_a_black_box_attack_no_better_than_a_constant_answer_is_noted(victim, parent, ends):
     common = int(torch.bincount(toys.JUDGES.y).argmax())
-    guessing = replace(ends.black_box[40], predictions=torch.full_like(ends.black_box[40].predictions, common))
+    known = ends.black_box[40]
+    guessing = replace(known, every=torch.full_like(known.every, common))
     weak = replace(ends, black_box={**ends.black_box, 40: guessing})
     lazy = Attacker(variants=("as it is",), epochs=1, steps=1)
     exposure = toys.no_shield(victim, parent.tensors)
@@ -229,7 +232,8 @@ def test_labels_of_the_holdout_and_of_the_pool_choose_nothing(victim, parent, en
     chosen = []
     for pool, judges in ((toys.Y[toys.POOL], toys.Y[toys.HOLDOUT]), shuffled):
         window = LabelWindow(toys.labels_of(victim), Records(toys.X[toys.POOL], pool, "pool"))
-        thief = Thief(exposure, window, toys.JUDGES.x, int(judges.max()) + 1, seeds_of(2), QUICK)
+        # the judge's classes rank rivals in hindsight; what the thief itself takes does not depend on them
+        thief = Thief(exposure, window, toys.JUDGES.x, int(judges.max()) + 1, seeds_of(2), QUICK, truth=judges)
         chosen.append(thief.steal(60))
     assert chosen[0].tried == chosen[1].tried
     assert torch.equal(chosen[0].predictions, chosen[1].predictions)

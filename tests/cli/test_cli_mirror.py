@@ -1,9 +1,11 @@
 """`mirror`, `run` and `verify` on a split: one answer in every tier, and refusals with reason and exit code."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +17,9 @@ import edgeward
 from cli.cli_runner import run
 from edgeward.attacks.extraction import Attacker
 from edgeward.backends.tee.device_storage import DeviceStorage
+from edgeward.backends.tee.optee import KIT
+from edgeward.backends.tee.release import SplitRelease, release, resealed
+from edgeward.backends.tee.sealing import open_sealed, seal
 from edgeward.backends.tee.split_executable import normal_world, split_executable
 from edgeward.core.errors import NoFeasibleCandidate
 from edgeward.core.randomness import Seed
@@ -37,6 +42,7 @@ def net():
 """
 STRATEGY = {"name": "Tiny one", "blocks": [{"stage": 1, "kind": "pw", "width": 8}], "preset": "anti"}
 EPOCHS, STEPS = 6, 8
+NONCE = "00112233445566778899aabbccddeeff"
 
 
 def trained(module, x, y):
@@ -215,6 +221,139 @@ def test_once_a_newer_bundle_ran_an_older_one_is_refused(folder, result, mirrore
     assert "counter" in refused.err
 
 
+def test_the_counter_belongs_to_the_deployment_and_not_to_its_strategys_name(folder, result, tmp_path):
+    """A release under another name must not start anew, and another deployment of the same name must not be held up."""
+    storage, given = DeviceStorage(tmp_path / "device"), ["--input", folder / "x.npy"]
+    old = result.export(tmp_path / "old", storage)
+    assert run("run", tmp_path / "old", *given).code == 0
+    renamed = replace(old.manifest, name="another name", counter=0)
+    key = storage.key()
+    moved = resealed(replace(old, manifest=renamed, sealed=_under(old, renamed, key)), key, key, 0, None)
+    moved.write(tmp_path / "renamed")
+    refused = run("run", tmp_path / "renamed", *given)
+    assert refused.code == 3
+    assert "counter" in refused.err
+    other = result.export(tmp_path / "other", storage, identity="another-deployment")
+    assert (other.manifest.name, other.manifest.counter) == (old.manifest.name, 1)
+    assert result.export(tmp_path / "old", storage).manifest.counter == 2
+    assert run("run", tmp_path / "other", *given).code == 0
+
+
+def _under(split, manifest, key):
+    """The weights of `split`, sealed for another manifest."""
+    opened = open_sealed(split.sealed, key, split.manifest.digest(), 0)
+    return seal(opened.content, key, manifest.digest(), manifest.counter)
+
+
+def test_the_card_names_the_counter_that_was_sealed(folder, result, tmp_path):
+    written = result.export(tmp_path / "bundle", DeviceStorage(tmp_path / "device"), counter=41)
+    card = (tmp_path / "bundle" / "CARD.md").read_text()
+    assert written.manifest.counter == 41
+    assert "counter 41 inside the authenticated data" in card
+    assert "any number of times" in card
+
+
+@pytest.fixture(scope="module")
+def token(folder, mirrored):
+    pytest.importorskip("cwt", reason="the extra tee-attest is not installed")
+    path = folder / "token.cwt"
+    done = run("run", folder / "run" / "bundle", "--evidence", path, "--nonce", NONCE, "--json")
+    assert done.code == 0, done.err
+    assert done.json["labels"] == []
+    assert done.json["evidence"] == str(path)
+    return path
+
+
+def checked(bundle, token, *more, nonce=NONCE):
+    return run("verify", bundle, "--evidence", token, "--nonce", nonce, "--json", *more)
+
+
+def test_emulated_evidence_is_refused_unless_accepted(folder, token):
+    bundle = folder / "run" / "bundle"
+    refused = checked(bundle, token)
+    assert refused.code == 3
+    assert "from an emulated secure world" in refused.json["error"]["message"]
+    good = checked(bundle, token, "--accept-emulated")
+    assert good.code == 0, good.err
+    stated = good.json["evidence"]
+    assert stated["tier"] == "wasm"
+    assert "emulated" in stated["profile"]
+    assert stated["manifest"] == good.json["manifest_digest"]
+
+
+def test_evidence_that_is_old_altered_or_of_another_is_refused(folder, token, result, tmp_path):
+    bundle, accept = folder / "run" / "bundle", "--accept-emulated"
+    tampered = tmp_path / "tampered.cwt"
+    tampered.write_bytes(token.read_bytes())
+    flip(tampered, -1)
+    DeviceStorage(tmp_path / "other").attestation_key()
+    # sealed once more: the same network under a newer counter
+    result.export(tmp_path / "newer" / "bundle", DeviceStorage(folder / "run" / "device"), counter=9)
+    device = ["--attester", folder / "run" / "device" / "attestation.pem"]
+    cases = {
+        "not an answer to this nonce": checked(bundle, token, accept, nonce="ff" * 16),
+        "not signed by the given key": checked(bundle, tampered, accept),
+        "by the given key": checked(bundle, token, accept, "--attester", tmp_path / "other" / "attestation.pem"),
+        "others for: application, tier": checked(bundle, token, accept, "--tier", "process"),
+        "others for: sealed, manifest": checked(tmp_path / "newer" / "bundle", token, accept, *device),
+    }
+    for message, done in cases.items():
+        assert done.code == 3, message
+        assert message in done.json["error"]["message"]
+    missing = checked(bundle, tmp_path / "absent.cwt", accept)
+    assert missing.code == 1
+    assert "absent.cwt" in missing.json["error"]["message"]
+    assert run("verify", bundle, "--evidence", token).code == 1
+
+
+@pytest.fixture
+def limited(folder, result, tmp_path):
+    """A bundle that answers seven times, with its device."""
+    storage = DeviceStorage(tmp_path / "device")
+    chosen = replace(result.choose().deployment, query_limit=7)
+    release(chosen, storage.key(), 1, identity="limited").write(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+@pytest.mark.parametrize("tiers", [("wasm", "wasm"), ("process", "wasm"), ("wasm", "process")])
+def test_a_query_limit_holds_over_sessions_and_tiers(folder, limited, tiers):
+    first, second = (run("run", limited, "--input", folder / "x.npy", "--tier", tier, "--json") for tier in tiers)
+    assert (first.code, len(first.json["labels"])) == (0, 5)
+    assert second.code == 3
+    assert "TEE_ERROR_ACCESS_DENIED" in second.json["error"]["message"]
+    assert "labels" not in second.json
+    device = DeviceStorage(limited.parent / "device")
+    assert device.asked("limited").floor() == 7
+    assert run("verify", limited, "--storage", limited.parent / "device", "--json").json["query_limit"] == 7
+
+
+def test_a_limit_written_into_the_manifest_alone_does_not_pass(limited, tmp_path):
+    """The secure world goes by the sealed number; `verify` with the key finds that the manifest says another."""
+    split, key = SplitRelease.read(limited), DeviceStorage(tmp_path / "device").key()
+    lax = replace(split.manifest, border=replace(split.manifest.border, query_limit=None))
+    opened = open_sealed(split.sealed, key, split.manifest.digest(), 0)
+    sealed = seal(opened.content, key, lax.digest(), 1, 7)
+    replace(split, manifest=lax, sealed=sealed).write(limited)
+    done = run("verify", limited, "--storage", tmp_path / "device", "--json")
+    assert done.code == 3
+    assert "query limit 7" in done.json["error"]["message"]
+
+
+def test_optee_without_a_kit_names_the_variable_and_the_guide(folder, mirrored, monkeypatch):
+    monkeypatch.delenv(KIT, raising=False)
+    done = run("run", folder / "run" / "bundle", "--input", folder / "x.npy", "--tier", "optee", "--json")
+    assert done.code == 1
+    assert KIT in done.json["error"]["message"]
+    assert "docs/how-to/build-for-op-tee.md" in done.json["error"]["fix"]
+
+
+@pytest.mark.skipif(not os.environ.get(KIT), reason=f"{KIT} names no kit")
+def test_optee_with_a_kit_builds_the_same_sources(folder, mirrored):
+    done = run("run", folder / "run" / "bundle", "--input", folder / "x.npy", "--tier", "optee", "--json")
+    assert done.code == 1
+    assert ".ta was built" in done.json["error"]["came"]
+
+
 def test_another_device_is_refused(folder, mirrored, tmp_path):
     DeviceStorage(tmp_path / "other").key()
     done = run("run", folder / "run" / "bundle", "--input", folder / "x.npy", "--storage", tmp_path / "other", "--json")
@@ -229,7 +368,11 @@ def test_what_cannot_be_used_is_1_with_one_clear_error(folder, mirrored, tmp_pat
     np.save(tmp_path / "nan.npy", np.full((1, 1, 8, 8), np.nan, np.float32))
     (tmp_path / "text.npy").write_text("no array")
     cases = {
-        "unknown tier": [bundle, "--input", x, "--tier", "optee"],
+        "unknown tier": [bundle, "--input", x, "--tier", "sgx"],
+        "nothing to do": [bundle],
+        "a nonce is for evidence": [bundle, "--input", x, "--nonce", NONCE],
+        "needs the verifier's nonce": [bundle, "--evidence", tmp_path / "token.cwt"],
+        "issues no evidence here": [bundle, "--tier", "none", "--evidence", tmp_path / "token.cwt"],
         "do not fit": [bundle, "--input", tmp_path / "wide.npy"],
         "not finite": [bundle, "--input", tmp_path / "nan.npy"],
         "cannot be read": [bundle, "--input", tmp_path / "absent.npy"],
@@ -243,6 +386,13 @@ def test_what_cannot_be_used_is_1_with_one_clear_error(folder, mirrored, tmp_pat
         assert message in done.json["error"]["message"]
         assert done.err.count("error:") == 1
     assert not (tmp_path / "absent").exists()
+
+
+def test_what_is_left_out_is_told(folder):
+    done = run("mirror", f"{folder}/net.py:net", "--data", folder / "data.npz", "--device", "cortex-m7")
+    assert "no --weights" in done.err
+    assert "no --public" in done.err
+    assert done.code == 1
 
 
 @pytest.mark.parametrize(
@@ -268,11 +418,12 @@ def test_verify_finds_any_changed_file(folder, mirrored, tmp_path):
     document = run("verify", bundle, "--storage", tmp_path / "run" / "device", "--json").json
     assert document["verified"]
     assert document["sealed_opened"]
-    assert document["uncovered"] == ["CARD.md"]
+    assert document["uncovered"] == []
     assert run("verify", bundle, "--expect", document["manifest_digest"]).code == 0
     assert run("verify", bundle, "--expect", "0" * 64).code == 3
     assert "judged by the secure world" in run("verify", bundle).out
     manifest = json.loads((bundle / "manifest.json").read_text())
+    assert "CARD.md" in manifest["files"]
     for name in [*manifest["files"], "manifest.json"]:
         for place in (0, (bundle / name).stat().st_size // 2, -2):
             flip(bundle / name, place)

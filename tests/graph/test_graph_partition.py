@@ -9,7 +9,7 @@ from edgeward.backends.cleartext.reference import ReferenceExecutable
 from edgeward.core.errors import ModelError
 from edgeward.core.randomness import Seed
 from edgeward.graph import capture, fold_batch_norm, to_module
-from edgeward.graph.partition import cuts, divide, stages, subnetwork
+from edgeward.graph.partition import blocks, cuts, divide, stages, subnetwork
 from edgeward.nets import NETS
 from edgeward.train.population import build
 
@@ -145,3 +145,20 @@ def test_modules_of_several_inputs_are_captured_and_rebuilt(kind):
     torch.testing.assert_close(to_module(network)(x, y), module(x, y))
     with pytest.raises(ModelError, match="one input"):
         stages(network)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_blocks_are_a_finer_grain_than_stages(name):
+    network = network_of(name)
+    fine, coarse = blocks(network), stages(network)
+    assert len(fine) >= len(coarse)
+    assert not any((node := network.producer(cut.value)) and node.operator == "relu" for cut in fine)
+    assert [cut.index for cut in fine] == list(range(len(fine)))
+    x = torch.randn(2, *network.input_shape(), generator=torch.Generator().manual_seed(2)).numpy()
+    for ours, theirs in zip(composed(divide(network, fine), x), composed([network], x), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_a_residual_network_has_a_stem_and_one_block_each():
+    shapes = [cut.shape for cut in blocks(network_of("resnet"))]
+    assert shapes == [(3, 32, 32), (4, 32, 32), (4, 32, 32), (8, 16, 16), (16, 8, 8)]

@@ -84,3 +84,28 @@ def test_misfits_are_refused():
     ):
         with pytest.raises((ConfigError, jaxtyping.TypeCheckError), match=match):
             call()
+
+
+@BOTH
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("widths", "bytes_"), [((4, 4, 3), 3), ((1,), 64), ((8, 2), 65), ((), 5), ((4,) * 8, 131)])
+def test_chunks_are_looked_up_in_thermometer_codes(native, first, widths, bytes_):
+    draws = np.random.default_rng(bytes_)
+    count = 8 * bytes_
+    chunks = [draws.integers(0, 1 << w, (2, count)) for w in widths]
+    plane = lambda flags: np.packbits(flags, bitorder="little")  # noqa: E731
+    index = [plane(public >> bit & 1) for w, (public, _) in zip(widths, chunks, strict=True) for bit in range(w)]
+    codes = [plane(mask >= v) for w, (_, mask) in zip(widths, chunks, strict=True) for v in range(1, 1 << w)]
+    empty = np.zeros((0, bytes_), np.uint8)
+    rows = [np.array(x, np.uint8).reshape(-1, bytes_) if x else empty for x in (index, codes)]
+    other = draws.integers(0, 256, rows[1].shape, np.uint8)
+    mine = bits.look_up_chunks(widths, rows[0], rows[1] ^ other if first else other, first, native)
+    theirs = bits.look_up_chunks(widths, rows[0], other if first else rows[1] ^ other, not first, native)
+    less, equal = (a ^ b for a, b in zip(mine, theirs, strict=True))
+    assert np.array_equal(less, np.array([plane(p < m) for p, m in chunks], np.uint8).reshape(less.shape))
+    assert np.array_equal(equal, np.array([plane(p == m) for p, m in chunks], np.uint8).reshape(equal.shape))
+
+
+def test_codes_for_other_chunks_are_refused():
+    with pytest.raises(ConfigError, match="do not fit"):
+        bits.look_up_chunks((4,), np.zeros((4, 2), np.uint8), np.zeros((14, 2), np.uint8), True)

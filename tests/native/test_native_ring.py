@@ -168,6 +168,9 @@ def test_every_convolution_equals_python_integers(case):
         (32, 32, 28, 3, 1, 1, 32),
         (24, 48, 20, 1, 1, 0, 4),
         (64, 8, 9, 3, 2, 1, 1),
+        (4, 5, 70, 3, 1, 1, 1),
+        (6, 9, 67, 1, 2, 0, 1),
+        (4, 2, 71, 5, 3, 4, 2),
     ],
 )
 def test_convolution_layers_of_networks(variant, bits, channels, outputs, side, kernel, stride, padding, groups):

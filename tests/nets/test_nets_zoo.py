@@ -12,16 +12,20 @@ from edgeward.nets import (
     NETS,
     alexnet_small,
     densenet,
+    densenet_imagenet,
     ds_cnn,
     lenet,
     mlp,
     mobilenet_v1,
     mobilenet_v2,
+    mobilenet_v3,
     nin,
     resnet,
+    resnet_imagenet,
     resnet_tiny,
     small_cnn,
     vgg,
+    vgg_imagenet,
     vit,
 )
 from edgeward.nets.same_padding import SameConv2d, same_padding
@@ -30,17 +34,21 @@ from edgeward.train.population import Population, build
 SMALL = {
     "alexnet_small": ({"width": 8}, (3, 32, 32)),
     "densenet": ({"depth": 10, "growth": 4}, (3, 16, 16)),
+    "densenet_imagenet": ({"growth": 4, "classes": 10}, (3, 32, 32)),
     "ds_cnn": ({"width": 8, "classes": 10}, (1, 49, 10)),
     "early_exit_cnn": ({"widths": (4, 8)}, (1, 12, 12)),
     "lenet": ({}, (1, 28, 28)),
     "mlp": ({"features": 20}, (20,)),
     "mobilenet_v1": ({"width": 0.25, "classes": 10, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}, (3, 32, 32)),
     "mobilenet_v2": ({"width": 0.35, "classes": 10}, (3, 32, 32)),
+    "mobilenet_v3": ({"kind": "small", "width": 0.35, "classes": 10}, (3, 32, 32)),
     "nin": ({}, (3, 16, 16)),
     "resnet": ({"depth": 8, "width": 4}, (3, 16, 16)),
+    "resnet_imagenet": ({"width": 4, "classes": 10}, (3, 32, 32)),
     "resnet_tiny": ({"width": 4}, (3, 32, 32)),
     "small_cnn": ({"width": 4}, (1, 28, 28)),
     "vgg": ({"width": 0.1}, (3, 32, 32)),
+    "vgg_imagenet": ({"depth": 11, "width": 0.05, "size": 32, "classes": 10, "norm": True}, (3, 32, 32)),
     "vit": ({"depth": 2, "dimension": 16, "size": 16}, (3, 16, 16)),
 }
 
@@ -116,6 +124,13 @@ COUNTS = [
     (lambda: mobilenet_v2(1.4), 6108776),
     (lambda: mobilenet_v2(0.75), 2636424),
     (lambda: mobilenet_v2(0.35), 1677128),
+    (lambda: mobilenet_v3(), 5483032),
+    (lambda: mobilenet_v3("small"), 2542856),
+    (lambda: resnet_imagenet(18), 11689512),
+    (lambda: resnet_imagenet(34), 21797672),
+    (lambda: resnet_imagenet(50), 25557032),
+    (lambda: densenet_imagenet(), 7978856),
+    (lambda: vgg_imagenet(), 138357544),
     (lambda: mobilenet_v1(), 4231976),
     (lambda: mobilenet_v1(0.25, classes=2, norm=False), 210850),
     (lambda: ds_cnn(norm=False), 22604),
@@ -158,6 +173,14 @@ def test_shape_errors_say_what_fits():
         vit(size=30)
     with pytest.raises(ModelError, match="dense blocks"):
         densenet(41)
+    with pytest.raises(ModelError, match="18, 34, 50"):
+        resnet_imagenet(20)
+    with pytest.raises(ModelError, match="121, 169"):
+        densenet_imagenet(40)
+    with pytest.raises(ModelError, match="divisible by 32"):
+        vgg_imagenet(size=48)
+    with pytest.raises(ModelError, match="'small' or 'large'"):
+        mobilenet_v3("medium")
     with pytest.raises(ConfigError, match="resnet"):
         NETS["resnett"]
 

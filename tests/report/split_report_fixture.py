@@ -92,6 +92,7 @@ def modelled(size: int, overhead: float) -> dict[str, Any]:
         "seconds": {"normal": 0.03, "handover": 1e-5, "switch": 4e-5, "memref": 2e-5, "copy": 3e-5, "secure": 2e-3},
         "instructions": {"switch": 52_000.0, "copy": 5_143.0, "memref": 22_200.0, "secure": 9_400_000.0},
         "ram": {"weights": size - 60_000, "arena": 2_656, "stack": 16_384, "code": 40_960},
+        "saved": {"work": 8e-4, "calls": 2e-4},
         "sources": ["derived: rates of the profile 'rpi3-optee'", "measured: secure operators, counted instructions"],
     }
 

@@ -210,3 +210,36 @@ def test_the_split_page_in_a_browser(browser, report, tmp_path, width, height, h
     assert browser.execute_script("return document.scripts.length + document.images.length") == 0
     bottoms = [card.rect["y"] + card.rect["height"] for card in browser.find_elements("css selector", ".card")]
     assert width < 1000 or hostile or max(bottoms) <= 900
+
+
+def test_a_negative_overhead_is_added_up_and_explained(report):
+    index = next(i for i, split in enumerate(report["splits"]) if split["name"] == "narrow")
+    place = f"splits.{index}.modelled"
+    modelled = {
+        **report["splits"][index]["modelled"],
+        "transfer": "batch",
+        "overhead": -0.02,
+        "seconds_normal": 0.1,
+        "seconds_total": 0.098,
+        "seconds": {"normal": 0.095, "handover": 1e-4, "switch": 2e-4, "memref": 1e-4, "copy": 1e-4, "secure": 2.5e-3},
+        "saved": {"work": 4e-3, "calls": 1e-3},
+    }
+    negative = changed(report, place, modelled)
+    sum_of = "done 5.0 ms earlier (4.0 ms of float work and 1.0 ms of calling operators behind the last tap)"
+    for text in (render_split_page(negative), render_split_card(negative, "narrow")):
+        assert "Overhead -2.00 % of 100.0 ms" in text.replace("\N{NO-BREAK SPACE}", " ")
+        assert sum_of in text
+        assert "take 3.0 ms" in text
+        assert "not a gain that was measured" in text
+    # the terms explain the total: -5 + 3 = -2 ms of 100 ms
+    assert pytest.approx(3e-3 - 5e-3) == 0.098 - 0.1
+    assert "not a gain that was measured" not in render_split_card(report, "narrow")
+
+
+def test_a_query_limit_changes_what_is_open(report):
+    free = render_split_card(report, "wide")
+    assert "nothing in the secure world counts how often" in free
+    place = f"splits.{next(i for i, s in enumerate(report['splits']) if s['name'] == 'wide')}.query_limit"
+    assert "nothing in the secure world counts" not in render_split_card(changed(report, place, max(BUDGETS)), "wide")
+    wide = render_split_card(changed(report, place, 10 * max(BUDGETS)), "wide")
+    assert "As many label queries as a device answers" in wide

@@ -18,6 +18,7 @@ from edgeward.cli.recipes import recipes
 from edgeward.cli.reply import Reply
 from edgeward.cli.report import report
 from edgeward.cli.run import run
+from edgeward.cli.secure import secure
 from edgeward.cli.verify import verify
 from edgeward.cli.version import version
 
@@ -56,3 +57,4 @@ for _name, _verb in VERBS.items():
     application.command(_name)(_verb)
 application.add_typer(devices, name="devices")
 application.add_typer(recipes, name="recipes")
+application.add_typer(secure, name="secure")

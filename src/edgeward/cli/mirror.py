@@ -43,10 +43,25 @@ def mirror(
     ] = 200,
     drop: Annotated[str, typer.Option(help="Most accuracy a split may lose against MODEL.")] = "2%",
     epochs: Annotated[int, typer.Option(help="Epochs of each full training.", min=1)] = 8,
+    query_limit: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="How many inferences a device answers, counted in the secure world.", min=1, show_default=False
+        ),
+    ] = None,
     storage: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="The (emulated) device's secure storage.", show_default=False),
+        typer.Option(
+            help="The (emulated) device's secure storage; default: `device` in the workdir.", show_default=False
+        ),
     ] = None,
+    identity: Annotated[
+        str,
+        typer.Option(
+            help="The deployment's name on the device, the same for every release; default: kept in the workdir.",
+            show_default=False,
+        ),
+    ] = "",
     workdir: Annotated[Path, typer.Option(help="Write here; a rerun resumes.")] = Path("runs/mirror"),
     seed: Annotated[int, typer.Option(help="Seed of training and attacks.")] = 0,
     quiet: Quiet = False,
@@ -67,6 +82,8 @@ def mirror(
     victim = build(load_model(model, weights=weights, keep=True), Seed(seed))
     outside = None if public is None else build(load_model(model, weights=public), Seed(seed))
     records = load_source(data, seed=Seed(seed).child("data"), canaries=0)
+    for note in _notes(model, weights, public, preset):
+        tell(f"note: {note}")
     with watching(workdir, quiet=quiet) as watcher:
         result = split(
             victim,
@@ -81,6 +98,7 @@ def mirror(
             attackers=attackers,
             attacker=Attacker(steps=attack_steps, epochs=min(attack_steps, Attacker().epochs)),
             largest_drop=parse_quantity(drop, "", name="drop"),
+            query_limit=query_limit,
             schedule=_schedule(epochs),
             workdir=workdir,
             seed=seed,
@@ -98,14 +116,27 @@ def mirror(
             shown.append(f"bundle of an earlier run, not of this one: {workdir / 'bundle'}")
         return Reply(document, [*blocks, *shown], error.exit_code)
     place = storage or workdir / "device"
-    result.export(workdir / "bundle", DeviceStorage(place))
+    written = result.export(workdir / "bundle", DeviceStorage(place), identity=identity)
     lines = [
         f"chosen: {chosen.strategy.name}",
         chosen.verdict,
         *places(workdir),
         f"device storage: {place} ({DeviceStorage.notice})",
+        f"identity: {written.manifest.identity}, rollback counter {written.manifest.counter}",
     ]
     return Reply({**result.report, "workdir": str(workdir), "storage": str(place)}, [*blocks, *lines])
+
+
+def _notes(model: str, weights: Path | None, public: Path | None, preset: str) -> list[str]:
+    """Return what a run takes for granted where options were left out."""
+    found = []
+    if weights is None and not model.endswith(".pt2"):
+        found.append(f"no --weights: {model} is taken as its function builds it; an untrained network is worth nothing")
+    if public is None and preset == "public":
+        found.append(
+            "no --public: the whole network goes to the secure world; give public weights, or --preset faithful"
+        )
+    return found
 
 
 def _budgets(text: str) -> tuple[int, ...]:

@@ -104,6 +104,18 @@ class Several(Watcher):
 
 
 @contextlib.contextmanager
+def progress(*, quiet: bool) -> Iterator[Watcher]:
+    """Give a watcher for work without a folder of its own: bars only where a person looks, otherwise lines."""
+    if quiet:
+        yield Silent()
+    elif sys.stderr.isatty():
+        with Progress(*COLUMNS, console=Console(stderr=True)) as bars:
+            yield Bars(bars)
+    else:
+        yield Lines()
+
+
+@contextlib.contextmanager
 def watching(folder: Path, *, quiet: bool) -> Iterator[Watcher]:
     """Give a watcher for one run that writes to `folder`: bars only where a person looks, otherwise lines.
 

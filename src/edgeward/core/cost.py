@@ -32,6 +32,7 @@ UNITS: Mapping[str, str] = {
     "rotations": "",
     "levels": "",
     "switches": "",
+    "overhead": "fraction",
 }
 
 

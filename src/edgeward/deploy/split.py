@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import os
+import shutil
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -22,7 +24,7 @@ OPENED = "opened with the key of the given storage: whole, for this manifest, no
 @final
 @dataclass(frozen=True)
 class SplitVerifyReport:
-    """What a successful verification saw; `uncovered` lists files beside what the manifest names, such as the card.
+    """What a successful verification saw; `uncovered` lists files that lie beside what the manifest names.
 
     `sealed_opened` is whether the sealed weights were opened, with the key of a device's storage; without one only
     their header is compared, and `sealed` says so.
@@ -33,6 +35,8 @@ class SplitVerifyReport:
     files: int
     bytes: int
     counter: int
+    identity: str
+    query_limit: int | None
     sealed: str
     sealed_opened: bool
     uncovered: tuple[str, ...]
@@ -61,9 +65,9 @@ def read_split(root: Path) -> SplitRelease:
     if not root.is_dir() or not is_split(root):
         raise ConfigError(
             f"there is no split bundle at {root}",
-            expected="the folder 'bundle' that `edgeward mirror` wrote",
+            expected="a split that `edgeward mirror` or `edgeward protect` wrote",
             came="another kind of folder" if root.is_dir() else "no such folder",
-            fix="correct the path, or run `edgeward mirror` first",
+            fix="correct the path, or run one of them first",
         )
     listing(root)
     try:
@@ -74,11 +78,6 @@ def read_split(root: Path) -> SplitRelease:
     if NORMAL not in split.files:
         raise failed(f"{MANIFEST} names no network of the normal world", expected=NORMAL, came="other files")
     return split
-
-
-def application_name(split: str) -> str:
-    """Return the name under which a device keeps the rollback counter of the split called `split`."""
-    return "a" + re.sub(r"[^a-z0-9._-]", "-", split.lower())[:99]
 
 
 def verify_split(root: Path, expect: str | None = None, storage: DeviceStorage | None = None) -> SplitVerifyReport:
@@ -101,10 +100,58 @@ def verify_split(root: Path, expect: str | None = None, storage: DeviceStorage |
         files=len(split.files),
         bytes=sum(map(len, split.files.values())),
         counter=split.manifest.counter,
+        identity=split.manifest.identity,
+        query_limit=split.manifest.border.query_limit,
         sealed=JUDGED_LATER if storage is None else OPENED,
         sealed_opened=storage is not None,
         uncovered=tuple(sorted(set(listing(root)) - named)),
     )
+
+
+def write_split(split: SplitRelease, target: Path) -> None:
+    """Write a split bundle to `target`: whole, or `target` holds what it held before.
+
+    Errors: `ConfigError` for a folder that holds anything but a split bundle.
+    """
+    _refuse_foreign(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as workplace:
+            made, old = Path(workplace) / "new", Path(workplace) / "old"
+            split.write(made)
+            if target.is_dir():
+                os.rename(target, old)
+            os.rename(made, target)
+    except OSError as error:
+        came = f"{target}: {error.strerror}"
+        raise ConfigError("the bundle cannot be written", came=came, fix="choose a folder you can write to") from error
+
+
+def remove_split(target: Path) -> None:
+    """Remove the split bundle at `target`, if there is one; whatever else is there stays.
+
+    Errors: `ConfigError` for a split bundle with files added to it.
+    """
+    if target.is_dir() and not target.is_symlink() and is_split(target):
+        _refuse_foreign(target)
+        shutil.rmtree(target, ignore_errors=True)
+
+
+def _refuse_foreign(target: Path) -> None:
+    """Allow a missing or empty folder, or a split bundle with nothing added; refuse the rest."""
+    if not os.path.lexists(target):
+        return
+    reason = "it is a file or a link" if target.is_symlink() or not target.is_dir() else ""
+    if not reason and any(target.iterdir()):
+        try:
+            listed = SplitManifest.from_bytes(read_file(target, MANIFEST, MAX_MANIFEST_BYTES)).files
+            added = sorted(set(listing(target)) - {MANIFEST, SEALED, *listed})
+            reason = f"it holds files of somebody else: {', '.join(added[:5])}" if added else ""
+        except VerificationFailed:
+            reason = "it holds files and is not a split bundle"
+    if reason:
+        expected = "a new folder, or a split bundle"
+        raise ConfigError(f"{target.name} is not overwritten", expected=expected, came=reason, fix="choose another")
 
 
 def _check_sealed(split: SplitRelease, storage: DeviceStorage | None) -> None:
@@ -122,10 +169,12 @@ def _check_sealed(split: SplitRelease, storage: DeviceStorage | None) -> None:
             )
         if storage is None:
             return
-        floor = storage.counter(application_name(split.manifest.name)).floor()
-        weights, _ = open_sealed(split.sealed, storage.key(), digest, floor)
+        floor = storage.counter(split.manifest.identity).floor()
+        opened = open_sealed(split.sealed, storage.key(), digest, floor)
     except SealedBlobError as error:
         raise failed(f"{SEALED}: {error.what}", expected=error.expected, came=error.came) from None
-    if len(weights) != split.manifest.sizes["weights"]:
-        expected = f"{split.manifest.sizes['weights']} bytes"
-        raise failed(f"{SEALED} holds other weights", expected=expected, came=f"{len(weights)} bytes")
+    declared = split.manifest.sizes["weights"], split.manifest.border.query_limit or 0
+    found = len(opened.content), opened.query_limit
+    if found != declared:
+        expected, came = (f"{size} bytes, query limit {limit or 'none'}" for size, limit in (declared, found))
+        raise failed(f"{SEALED} holds other weights than {MANIFEST} declares", expected=expected, came=came)

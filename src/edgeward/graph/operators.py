@@ -35,7 +35,11 @@ def _differences(kind: str, declared: tuple[str, ...], given: set[str]) -> list[
 
 OPERATORS: Mapping[str, Operator] = {
     # linear algebra
-    "conv2d": Operator(("stride", "padding", "dilation", "groups"), ("weight", "bias?"), "[C,H,W] cross-correlation"),
+    "conv2d": Operator(
+        ("stride", "padding", "dilation", "groups", "winograd?"),
+        ("weight", "bias?"),
+        "[C,H,W] cross-correlation; winograd: side of the tiles it may be computed by, which changes no result",
+    ),
     "linear": Operator((), ("weight", "bias?"), "x W^T + b over the last axis"),
     "matmul": Operator((), (), "product of two values"),
     "attention": Operator(("scale",), (), "softmax(q k^T scale) v over the last two axes; inputs q, k, v"),

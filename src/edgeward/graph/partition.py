@@ -1,13 +1,13 @@
-"""`stages` and `subnetwork`: where a network can be divided at a single value, and the networks between such cuts."""
+"""`stages`, `blocks` and `subnetwork`: where a network can be divided at a single value, and what lies between."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
 from edgeward.core.errors import ModelError
-from edgeward.graph.network import Network, Node, Value
+from edgeward.graph.network import FOLDED, Network, Node, Value
 
 _WEIGHTED = frozenset({"conv2d", "linear", "attention", "matmul"})
 _WEIGHTED_FORMS = _WEIGHTED | {f"{kind}_{layer}" for kind in ("quantized", "binary") for layer in ("conv2d", "linear")}
@@ -80,6 +80,37 @@ def stages(network: Network) -> tuple[Cut, ...]:
     return tuple(replace(cut, index=index) for index, cut in enumerate(kept))
 
 
+def blocks(network: Network) -> tuple[Cut, ...]:
+    """Return the cuts between the blocks of a network: cut 0 is the input, cut k the result of block k.
+
+    A block is what one unit of the module tree computes with parameters of its own (the stem, a residual block, a
+    depthwise-separable pair), each stage ends with one. A rectifier at its end opens the next block, so that values of
+    both signs cross: whoever has to make another network's values from them loses less. What follows the last cut is
+    the head.
+    """
+    coarse = stages(network)
+    images = [c for c in cuts(network) if len(c.shape) == 3 and _extent(c) > 1 and c.after <= coarse[-1].after]
+    padded = {node.output for node in network.nodes if node.operator == "pad"}
+    fine = _unit_steps(network, [cuts(network)[0], *(c for c in images if c.index and c.value not in padded)])
+    kept = [coarse[0]]
+    for cut in sorted({c.value: c for c in (*fine, *coarse[1:])}.values(), key=lambda c: c.after):
+        if _learned(network, kept[-1].after, cut.after):
+            kept.append(cut)
+        elif kept[-1].value not in {c.value for c in coarse}:
+            kept[-1] = cut
+    every = {cut.value: cut for cut in cuts(network)}
+    kept = [_unrectified(network, every, cut) for cut in kept]
+    return tuple(replace(cut, index=index) for index, cut in enumerate(kept))
+
+
+def _unrectified(network: Network, every: Mapping[str, Cut], cut: Cut) -> Cut:
+    """Return the cut before the rectifier that ends `cut`, or `cut` itself."""
+    node = network.producer(cut.value)
+    if node is None or node.operator not in ("relu", "clip"):
+        return cut
+    return every.get(node.inputs[0], cut)
+
+
 def divide(network: Network, at: Sequence[Cut]) -> tuple[Network, ...]:
     """Return the networks between consecutive cuts and after the last: len(at) parts, the last one is the head.
 
@@ -146,6 +177,13 @@ def _extent(cut: Cut) -> int:
 
 def _weighted(network: Network, start: int, stop: int) -> bool:
     return any(node.operator in _WEIGHTED_FORMS for node in network.nodes[start:stop])
+
+
+def _learned(network: Network, start: int, stop: int) -> bool:
+    """Return whether nodes from `start` to `stop` hold parameters (weights, where the network names none)."""
+    held = {key for node in network.nodes[start:stop] for key in node.tensors.values()}
+    named = network.parameters
+    return _weighted(network, start, stop) and (not named or any(k in named or k.startswith(FOLDED) for k in held))
 
 
 def _resolution_steps(network: Network, images: Sequence[Cut]) -> list[Cut]:

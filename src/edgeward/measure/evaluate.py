@@ -16,7 +16,6 @@ from edgeward.core.progress import Watcher
 from edgeward.core.threat import MembershipInference
 from edgeward.data.splits import Splits
 from edgeward.devices import DeviceProfile
-from edgeward.measure.cost import network_cost
 from edgeward.measure.latency import host_latency
 from edgeward.measure.leakage import leakage, population_leakage
 from edgeward.measure.membership_design import MembershipDesign
@@ -77,11 +76,12 @@ def evaluate(
     coarse = resolution_note(attacks[0].negatives, 0.001)
     attacks += population_leakage(siblings, splits, threat) if threat.protocol == "canaries" else ()
     watcher.step(f"{label}: audit", 1, 1, claim.statement)
-    cost, layers = network_cost(siblings.network, device, file_bytes=len(siblings.artefact))
+    worlds = siblings.worlds
+    cost, layers = siblings.cost(device)
     sample = host_latency(siblings.shipped, splits.input_shape)
     source = f"this host, {sample.runtime}, {sample.threads} thread{'s' if sample.threads != 1 else ''}, batch 1"
     cost = cost.adding("measured", source, host_latency_seconds=sample.median)
-    cost = cost.adding("declared", "recipe", training_runs=trained.trainings)
+    cost = cost.adding("declared", "recipe", training_runs=trained.trainings + (worlds.trainings if worlds else 0))
     cost = cost.adding("measured", f"this host, {len(trained.population)} models at once", training_seconds=seconds)
     return Measurement(
         test_accuracy=accuracy(siblings.shipped, splits.holdout.x, splits.holdout.y),
@@ -91,13 +91,14 @@ def evaluate(
         attacks=attacks,
         cost=cost,
         layers=layers,
-        claims=(*trained.claims, claim),
+        claims=(*trained.claims, claim, *(worlds.claim() if worlds else ())),
         mode="host",
         notes=(*trained.notes, *([coarse] if coarse else [])),
         extra={
             "runtime": siblings.shipped.runtime,
-            "untested": list(UNTESTED),
+            "untested": [*UNTESTED, *(worlds.untested() if worlds else ())],
             "evaluation_seconds": time.perf_counter() - started,
+            **(worlds.extra() if worlds else {}),
             **(extra or {}),
         },
     )

@@ -10,8 +10,13 @@ from torch import Tensor
 
 from edgeward.backends.backend import Backend, choose_backend
 from edgeward.backends.executable import Executable
+from edgeward.core.cost import Cost
+from edgeward.core.measurement import LayerCost
 from edgeward.core.progress import Watcher
+from edgeward.devices import DeviceProfile
 from edgeward.graph import Network, capture
+from edgeward.measure.cost import network_cost
+from edgeward.measure.two_worlds import TwoWorlds
 from edgeward.train.task import Trained
 
 
@@ -20,7 +25,8 @@ from edgeward.train.task import Trained
 class Siblings:
     """The shipped network with its artefact, and the executables of the audited siblings.
 
-    Utility and leakage are measured on these executables, never on the float networks they came from.
+    Utility and leakage are measured on these executables, never on the float networks they came from. Where the
+    candidate ships as a split, `network` and `artefact` are the normal world's, and `worlds` holds the rest.
     """
 
     network: Network
@@ -28,6 +34,13 @@ class Siblings:
     artefact: bytes
     shipped: Executable
     audited: tuple[Executable, ...]
+    worlds: TwoWorlds | None = None
+
+    def cost(self, device: DeviceProfile) -> tuple[Cost, tuple[LayerCost, ...]]:
+        """Return what one inference costs on `device`, and its table per layer."""
+        if self.worlds is not None:
+            return self.worlds.cost(self.artefact, device)
+        return network_cost(self.network, device, file_bytes=len(self.artefact))
 
 
 def lower(trained: Trained, input_shape: tuple[int, ...], watcher: Watcher, label: str) -> Siblings:

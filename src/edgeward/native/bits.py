@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt64
+from jaxtyping import UInt8, UInt64
 
 from edgeward.core.errors import ConfigError
 from edgeward.native.build import kernels
@@ -126,6 +127,47 @@ def beaver_and(
     whole, out = [np.ascontiguousarray(x) for x in given], np.empty(d.shape, np.uint64)
     library.edgeward_beaver_and(int(first), *(x.ctypes.data for x in (*whole, out)), out.size)
     return out
+
+
+def look_up_chunks(
+    widths: Sequence[int],
+    bits: UInt8[np.ndarray, "planes bytes"],
+    codes: UInt8[np.ndarray, "entries bytes"],
+    first: bool,
+    native: bool = True,
+) -> tuple[UInt8[np.ndarray, "chunks bytes"], UInt8[np.ndarray, "chunks bytes"]]:
+    """Return shares of [chunk < mask] and [chunk = mask] for public chunks of `widths` bits, lowest first.
+
+    `bits` are the chunks' planes; `codes` a share of the masks' thermometer codes [mask >= v], v = 1 .. 2^width - 1, in
+    turn for every chunk; one party is `first`. Bits behind the last element are free. Neither branches nor addresses
+    depend on values. Cost: 6 (2^width - 1) operations on bits per chunk and element.
+    """
+    if bits.shape[0] < sum(widths) or codes.shape[0] != sum((1 << w) - 1 for w in widths) or max(widths, default=1) > 8:
+        raise ConfigError("chunks do not fit", expected=f"planes and codes of {list(widths)}", came=_told(bits, codes))
+    less, equal = (np.empty((len(widths), bits.shape[1]), np.uint8) for _ in range(2))
+    library, one = kernels().library if native else None, 0xFF if first else 0
+    if library is not None and bits.shape[1] == codes.shape[1]:
+        sizes, whole, table = np.array(widths, np.int64), np.ascontiguousarray(bits), np.ascontiguousarray(codes)
+        rows = (whole, table, less, equal)
+        library.edgeward_look_up_chunks(
+            sizes.ctypes.data, len(widths), one, *(x.ctypes.data for x in rows), bits.shape[1]
+        )
+        return less, equal
+    edge = np.full((1, bits.shape[1]), one, np.uint8)
+    for chunk, width in enumerate(widths):
+        index, code = bits[:width], codes[: (1 << width) - 1]
+        less[chunk] = select(np.concatenate([code, np.zeros_like(edge)]), index)
+        equal[chunk] = select(np.concatenate([edge, code]), index) ^ less[chunk]
+        bits, codes = bits[width:], codes[(1 << width) - 1 :]
+    return less, equal
+
+
+def select(table: UInt8[np.ndarray, "entries bytes"], index: UInt8[np.ndarray, "planes bytes"]) -> np.ndarray:
+    """Return, for each bit position, the bit of that row of `table` which the bits of `index` spell."""
+    for bit in index[::-1]:
+        low, high = table[: len(table) // 2], table[len(table) // 2 :]
+        table = low ^ ((low ^ high) & bit)
+    return np.asarray(table[0])
 
 
 @functools.lru_cache(maxsize=1)

@@ -137,6 +137,16 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.edgeward_slice_bits.restype = None
     library.edgeward_beaver_and.argtypes = [small, *[address] * 6, count]
     library.edgeward_beaver_and.restype = None
+    library.edgeward_look_up_chunks.argtypes = [address, count, ctypes.c_uint8, *[address] * 4, count]
+    library.edgeward_look_up_chunks.restype = None
+    library.edgeward_dcf_supports.argtypes = []
+    library.edgeward_dcf_supports.restype = small
+    library.edgeward_dcf_hash.argtypes = [*[address] * 3, count]
+    library.edgeward_dcf_hash.restype = None
+    library.edgeward_dcf_evaluate.argtypes = [small, small, small, count, *[address] * 5]
+    library.edgeward_dcf_evaluate.restype = None
+    library.edgeward_dcf_generate.argtypes = [small, small, count, *[address] * 4]
+    library.edgeward_dcf_generate.restype = None
     return library
 
 

@@ -3,6 +3,7 @@
 from edgeward.recipes.dp_sgd import DpSgdTraining as DpSgdTraining
 from edgeward.recipes.early_stop import EarlyStop as EarlyStop
 from edgeward.recipes.gecko import Gecko as Gecko
+from edgeward.recipes.mirrornet.mirrornet import MirrorNet as MirrorNet
 from edgeward.recipes.none import Undefended as Undefended
 from edgeward.recipes.prune_retrain import PruneRetrain as PruneRetrain
 from edgeward.recipes.quantized import PostTrainingInt8 as PostTrainingInt8

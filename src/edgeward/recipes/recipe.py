@@ -8,10 +8,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from edgeward.backends.backend import choose_backend
+from edgeward.core.cost import Cost
 from edgeward.core.errors import ConfigError, unknown_name
+from edgeward.core.randomness import Seed
 from edgeward.core.registry import Registry
+from edgeward.data.splits import Splits
+from edgeward.devices import DeviceProfile
+from edgeward.graph import capture
+from edgeward.measure.cost import network_cost
+from edgeward.measure.siblings import Siblings, lower
 from edgeward.train.part import Schedule
-from edgeward.train.population import Factory
+from edgeward.train.population import Factory, build
 from edgeward.train.task import Task, Trained
 
 
@@ -51,6 +59,24 @@ class Recipe(ABC):
     def structure(self, factory: Factory) -> Factory:
         """Return the factory of the final structure, so that cost is known before training."""
         return factory
+
+    def foresee(self, factory: Factory, input_shape: tuple[int, ...], device: DeviceProfile, seed: Seed) -> Cost:
+        """Return the cost of the untrained final structure, known before the first expensive step.
+
+        Counts are exact; file bytes are a lower bound, since equal tensors of an untrained network are stored once.
+        Errors: those of what can be told now to be impossible on `device`.
+        """
+        network = capture(build(self.structure(factory), seed).eval(), input_shape)
+        artefact = choose_backend(network).lower(network)
+        return network_cost(network, device, file_bytes=len(artefact))[0]
+
+    def lower(self, trained: Trained, task: Task, splits: Splits, device: DeviceProfile) -> Siblings:
+        """Lower every model of what `run` trained to the form it ships in; by default each is one network."""
+        return lower(trained, splits.input_shape, task.watcher, self.name)
+
+    def context(self) -> dict[str, str]:
+        """Return the digests of files that the settings name: what a candidate depends on besides the settings."""
+        return {}
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""
@@ -114,6 +140,8 @@ def _check_kinds(slug: str, kind: type[Recipe], table: Mapping[str, Any]) -> Non
         value, default = table[field.name], field.default
         if "schedule" in field.name:
             fits, expected = value is None or isinstance(value, (Schedule, Mapping)), "a table of a schedule"
+        elif isinstance(default, bool):
+            fits, expected = isinstance(value, bool), "true or false"
         elif isinstance(default, str):
             fits, expected = isinstance(value, str), "a text"
         elif isinstance(default, int):

@@ -21,6 +21,9 @@ from edgeward.transforms.quantize import QuantizeAware as QuantizeAware
 from edgeward.transforms.quantize import QuantLinear as QuantLinear
 from edgeward.transforms.quantize import calibrate as calibrate
 from edgeward.transforms.quantize import require_calibrated as require_calibrated
+from edgeward.transforms.rewrite import REWRITES as REWRITES
+from edgeward.transforms.rewrite import Rewrite as Rewrite
+from edgeward.transforms.rewrite import WinogradTiles as WinogradTiles
 from edgeward.transforms.transfer import transfer as transfer
 from edgeward.transforms.transform import TRANSFORMS as TRANSFORMS
 from edgeward.transforms.transform import FreshScales as FreshScales
@@ -28,3 +31,4 @@ from edgeward.transforms.transform import Transform as Transform
 from edgeward.transforms.transform import refresh as refresh
 from edgeward.transforms.transform import targets as targets
 from edgeward.transforms.transform import transform_population as transform_population
+from edgeward.transforms.xoperator import XOperator as XOperator

@@ -21,12 +21,12 @@ from edgeward.backends.mpc.protocols.multiplication import (
     square,
 )
 from edgeward.backends.mpc.protocols.pooling import (
-    Window,
     average_pool,
     average_pool_demand,
     max_pool,
     max_pool_demands,
 )
+from edgeward.backends.mpc.protocols.window import Window
 from edgeward.backends.mpc.rehearsal import rehearse
 from edgeward.backends.mpc.ring import Ring
 from edgeward.backends.mpc.sharing import Shared, add, reconstruct, share, subtract

@@ -210,13 +210,14 @@ def test_what_is_opened_is_uniform_too(monkeypatch, x):
     def watching(real):
         def opening(party, mine, label):
             result = real(party, mine, label)
-            if party.first:
-                made[label] = made.get(label, b"") + result.tobytes()
+            labels, results = (label, result) if isinstance(label, list) else ([label], [result])
+            for name, one in zip(labels if party.first else (), results, strict=False):
+                made[name] = made.get(name, b"") + one.tobytes()
             return result
 
         return opening
 
-    for name in ("open_elements", "open_planes"):
+    for name in ("open_elements", "open_all", "open_planes"):
         monkeypatch.setattr(Party, name, watching(getattr(Party, name)))
     views(x)
     assert len(made) == STEPS

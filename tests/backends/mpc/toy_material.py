@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from edgeward.backends.mpc.offline.demand import Field
 from edgeward.backends.mpc.offline.tuples import Material
 from edgeward.backends.mpc.rehearsal import run_two
 
@@ -13,12 +14,15 @@ def chosen(ring, demand, values, seed=0, kept=None):
 
     def uniform(field):
         raw = draws.integers(0, 256, size=field.bytes, dtype=np.uint8).view(field.dtype).reshape(field.shape)
-        return field.combine(raw, np.zeros_like(raw))
+        return Field(field.name, field.shape, field.bits, False).combine(raw, np.zeros_like(raw))
 
-    clear = {f.name: values.get(f.name, uniform(f)) for f in fields if not f.dependent}
+    own = {f.name: np.stack([uniform(f), uniform(f)]) for f in fields if f.form == "own"}
+    clear = {f.name: values.get(f.name, uniform(f)) for f in fields if not f.dependent} | own
     clear |= demand.complete(ring, clear, kept or {})
-    first = {f.name: uniform(f) for f in fields}
-    second = {f.name: f.remainder(clear[f.name], first[f.name]) for f in fields}
+    first = {f.name: clear[f.name] if f.form == "common" else uniform(f) for f in fields}
+    second = {f.name: f.remainder(clear[f.name], first[f.name]) for f in fields if f.form != "own"}
+    first |= {name: parts[0] for name, parts in own.items()}
+    second |= {name: parts[1] for name, parts in own.items()}
     return tuple(Material(demand, 0, arrays) for arrays in (first, second))
 
 

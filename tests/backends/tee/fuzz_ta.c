@@ -7,7 +7,7 @@
 #include "application.h"
 #include "emulation.h"
 
-enum { SEALED = 64 + EDGEWARD_TA_WEIGHTS_BYTES + 16, WINDOW = SEALED + EDGEWARD_TA_ALL_INPUT_BYTES + 64 };
+enum { SEALED = 64 + EDGEWARD_TA_WEIGHTS_BYTES + 8 + 16, WINDOW = SEALED + EDGEWARD_TA_ALL_INPUT_BYTES + 64 };
 
 static uint64_t state = 88172645463325252u;
 
@@ -66,12 +66,12 @@ int main(int count, char **arguments) {
     const long rounds = count > 1 ? atol(arguments[1]) : 10000;
     const struct edgeward_configuration configuration = {.answer_is_label = EDGEWARD_TA_OUTPUT_BYTES == 4};
     uint8_t *window = malloc(WINDOW);
-    uint8_t sealed[64] = {'E', 'W', 'S', 'B', 1, 0, 64};
-    const uint32_t weights = EDGEWARD_TA_WEIGHTS_BYTES;
+    uint8_t sealed[64] = {'E', 'W', 'S', 'B', 2, 0, 64};
+    const uint32_t content = EDGEWARD_TA_WEIGHTS_BYTES + 8;
     const uint64_t blob[8] = {0, SEALED};
     for (uint32_t i = 0; i < WINDOW; i++) window[i] = (uint8_t)(i * 131 + (i >> 7));
     memcpy(window, sealed, sizeof sealed);
-    for (int i = 0; i < 4; i++) window[60 + i] = (uint8_t)(weights >> (8 * i));
+    for (int i = 0; i < 4; i++) window[60 + i] = (uint8_t)(content >> (8 * i));
     if (edgeward_open(&configuration)) return puts("not opened"), 1;
     for (long i = 0; i < rounds / 4; i++) { /* not loaded yet: every load is refused at the last step */
         uint64_t words[8];

@@ -54,6 +54,19 @@ def test_a_batch_is_the_sum_of_its_terms():
     assert found.basis == "assumed"
 
 
+def test_saved_and_spent_terms_add_up_to_the_overhead_below_zero_too():
+    """The secure world is so fast here that what the normal world leaves out weighs more."""
+    emulator = Emulator(replace(plain_profile(), secure_world=_free_switch()), model=FLAT)
+    for victim in (None, quantised("resnet").network):
+        found = emulator.estimate(replace(shape_of(split()), victim=victim))
+        spent = sum(seconds for term, seconds in found.seconds.items() if term != "normal")
+        assert found.seconds_total - found.seconds_normal == pytest.approx(spent - sum(found.saved.values()))
+        assert found.overhead == pytest.approx((spent - sum(found.saved.values())) / found.seconds_normal)
+    assert found.overhead < 0 < found.saved["calls"]
+    calls = found.saved["calls"] / plain_profile().op_overhead_seconds.value
+    assert calls == pytest.approx(round(calls)), "a whole number of operators is not called"
+
+
 def test_a_stream_enters_once_per_tap_and_never_answers_later_than_its_work_in_sequence():
     emulator = Emulator(plain_profile(), model=FLAT)
     batch, stream = emulator.estimate(split()), emulator.estimate(split(), "stream")

@@ -1,13 +1,15 @@
 """The folder for the user's own kit: complete, well typed, without secrets; building it needs that kit."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from backends.tee.tee_stub import stub_program
-from edgeward.backends.tee.optee import KIT, OpteeWorld, write_folder
+from edgeward.backends.tee.build import sources
+from edgeward.backends.tee.optee import KIT, OpteeWorld, uuid_of, write_folder
 from edgeward.backends.tee.world import Application, SecureMemoryExceeded, SecureWorldUnavailable
 from edgeward.core.errors import ConfigError
 from edgeward.native.build import find_compiler
@@ -46,8 +48,6 @@ def test_the_folder_is_well_typed_against_the_published_api(tmp_path, provision)
 
 
 def test_the_folder_is_the_same_every_time_and_holds_no_weight(tmp_path):
-    from edgeward.backends.tee.build import sources
-
     write_folder(application(), tmp_path / "a")
     write_folder(application(), tmp_path / "b")
     texts = [
@@ -86,6 +86,30 @@ def test_a_kit_that_does_not_build_is_reported(monkeypatch, tmp_path):
     monkeypatch.setenv(KIT, str(tmp_path))
     with pytest.raises(SecureWorldUnavailable, match="no cross compiler"):
         OpteeWorld().build(application())
+
+
+def test_with_a_kit_the_emulated_worlds_own_sources_are_built(monkeypatch, tmp_path):
+    """A kit of one rule: it compiles what `sub.mk` lists against the published headers and calls the result a .ta."""
+    compiler = find_compiler()
+    if compiler is None or shutil.which("make") is None:
+        pytest.skip("no C compiler, or no make")
+    (tmp_path / "mk").mkdir()
+    (tmp_path / "mk" / "ta_dev_kit.mk").write_text(
+        "include sub.mk\n"
+        f"$(BINARY).ta: $(srcs-y)\n\t{compiler[0]} -std=gnu11 -Wall -Wextra -Werror -I. -I{HEADERS} -r -nostdlib "
+        "-o $@ $(srcs-y)\n"
+    )
+    monkeypatch.setenv(KIT, str(tmp_path))
+    uuid = uuid_of("demo")
+    made = OpteeWorld(uuid).build(application())
+    assert made.name == f"{uuid}.ta"
+    for name in ("ta_entry.c", "net.c"):
+        assert (made.parent / name).read_text() == sources(application(), "process")[name]
+    symbols = made.read_bytes()
+    for entry in (b"TA_InvokeCommandEntryPoint", b"edgeward_net_run", b"edgeward_asking"):
+        assert entry in symbols
+    with pytest.raises(SecureWorldUnavailable, match=r"\.ta was built"):
+        OpteeWorld(uuid).open_session(application())
 
 
 @pytest.mark.skipif(not os.environ.get(KIT), reason=f"{KIT} names no kit")

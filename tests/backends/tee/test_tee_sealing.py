@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from edgeward.backends.tee.device_storage import DeviceStorage
 from edgeward.backends.tee.rollback import RollbackCounter
-from edgeward.backends.tee.sealing import HEADER_BYTES, Refusal, SealedBlobError, new_key, open_sealed, seal
+from edgeward.backends.tee.sealing import (
+    ENVELOPE_BYTES,
+    HEADER_BYTES,
+    Opened,
+    Refusal,
+    SealedBlobError,
+    new_key,
+    open_sealed,
+    seal,
+)
 from edgeward.core.errors import ConfigError, EdgewardError, VerificationFailed
 from edgeward.core.randomness import SecretBytes
 
@@ -27,18 +36,26 @@ def refused(blob, *, key=KEY, digest=DIGEST, floor=0):
 
 
 def test_what_was_sealed_opens_with_its_counter():
-    assert open_sealed(BLOB, KEY, DIGEST, 7) == (PLAIN, 7)
-    assert open_sealed(seal(b"", KEY, DIGEST, 2**64 - 1), KEY, DIGEST, 0) == (b"", 2**64 - 1)
-    assert len(BLOB) == len(PLAIN) + 64 + 16
+    assert open_sealed(BLOB, KEY, DIGEST, 7) == Opened(PLAIN, 0, 7)
+    assert open_sealed(seal(b"", KEY, DIGEST, 2**64 - 1), KEY, DIGEST, 0) == Opened(b"", 0, 2**64 - 1)
+    assert len(BLOB) == len(PLAIN) + ENVELOPE_BYTES == len(PLAIN) + 64 + 8 + 16
 
 
 def test_the_layout_is_the_documented_one():
-    assert BLOB[:8] == b"EWSB\x01\x00\x40\x00"
+    assert BLOB[:8] == b"EWSB\x02\x00\x40\x00"
     assert int.from_bytes(BLOB[8:16], "little") == 7
     assert BLOB[16:48] == DIGEST
-    assert int.from_bytes(BLOB[60:64], "little") == len(PLAIN)
+    assert int.from_bytes(BLOB[60:64], "little") == len(PLAIN) + 8
     data = DIGEST + (7).to_bytes(8, "little")
-    assert AESGCM(bytes(range(32))).decrypt(BLOB[48:60], BLOB[64:], data) == PLAIN
+    assert AESGCM(bytes(range(32))).decrypt(BLOB[48:60], BLOB[64:], data) == PLAIN + bytes(8)
+
+
+def test_a_query_limit_is_sealed_with_the_content():
+    limited = seal(PLAIN, KEY, DIGEST, 7, 1000)
+    assert open_sealed(limited, KEY, DIGEST, 0) == Opened(PLAIN, 1000, 7)
+    for wrong in (0, -1, 2**64):
+        with pytest.raises(ConfigError, match="limit queries"):
+            seal(PLAIN, KEY, DIGEST, 7, wrong)
 
 
 def test_nonces_are_fresh():
@@ -50,7 +67,7 @@ def test_each_reason():
     assert refused(BLOB[:-1]) is Refusal.TRUNCATED
     assert refused(BLOB + b"x") is Refusal.TRUNCATED
     assert refused(b"PK" + BLOB[2:]) is Refusal.UNKNOWN_FORMAT
-    assert refused(BLOB[:4] + b"\x02" + BLOB[5:]) is Refusal.UNKNOWN_FORMAT
+    assert refused(BLOB[:4] + b"\x03" + BLOB[5:]) is Refusal.UNKNOWN_FORMAT
     assert refused(BLOB, digest=OTHER) is Refusal.FOREIGN_MANIFEST
     assert refused(BLOB, floor=8) is Refusal.OLDER_COUNTER
     assert refused(BLOB, key=new_key()) is Refusal.TAMPERED
@@ -141,7 +158,11 @@ def test_device_storage_makes_its_secrets_once_and_for_its_owner_alone(tmp_path)
     for name in ("sealing.key", "attestation.key"):
         assert os.stat(tmp_path / "device" / name).st_mode & 0o777 == 0o600
     assert DeviceStorage(tmp_path / "another").key() != key
-    assert sorted(p.name for p in (tmp_path / "device").iterdir()) == ["attestation.key", "sealing.key"]
+    assert sorted(p.name for p in (tmp_path / "device").iterdir()) == [
+        "attestation.key",
+        "attestation.pem",
+        "sealing.key",
+    ]
 
 
 def test_a_damaged_device_is_named(tmp_path):

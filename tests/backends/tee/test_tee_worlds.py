@@ -72,7 +72,7 @@ def test_answers_are_the_arithmetic_of_the_network(world):
         assert session.load(seal(WEIGHTS, KEY, DIGEST, 6)) == 6
         np.testing.assert_array_equal(session.infer_all(taps), expected)
         assert session.meter.switches == 51
-        assert session.meter.bytes_in == 50 * 13 + len(WEIGHTS) + 80
+        assert session.meter.bytes_in == 50 * 13 + len(WEIGHTS) + 88
         assert session.meter.bytes_out == 50 * 4
 
 
@@ -138,7 +138,7 @@ def refusals():
         "much longer": (good + bytes(1 << 20), Refusal.TRUNCATED),
         "another length inside": (good[:60] + (17).to_bytes(4, "little") + good[64:], Refusal.TRUNCATED),
         "not a blob": (bytes(len(good)), Refusal.UNKNOWN_FORMAT),
-        "a later version": (good[:4] + b"\2" + good[5:], Refusal.UNKNOWN_FORMAT),
+        "a later version": (good[:4] + b"\3" + good[5:], Refusal.UNKNOWN_FORMAT),
         "bit flip": (bytes(flipped), Refusal.TAMPERED),
         "bit flip in the tag": (good[:-1] + bytes([good[-1] ^ 128]), Refusal.TAMPERED),
         "counter rewritten": (bytes(moved), Refusal.TAMPERED),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, final
 
 from jaxtyping import Int64
 from torch import Tensor
 
+from edgeward.attacks.extraction.probing import QUERIES
 from edgeward.attacks.extraction.training import Jitter
 from edgeward.core.errors import ConfigError, unknown_name
 from edgeward.train.part import Part, Schedule
@@ -51,7 +52,8 @@ class Attacker:
     entries of tensors that are known otherwise (few and large), with Adam and cosine decay for `epochs`, and at least
     `steps` steps. `validation` is the share of the attacker's own queries that choose; of small budgets up to half, so
     that 25 records choose. `flips` and `shift` (pixels) augment images. `search_seeds` limits the seeds that take part
-    in choosing (None: all).
+    in choosing (None: all). `finalists` is how many variants, the best by the holdout itself, are trained again with
+    all queries; the best of these once more with each way of `queries` to choose what is asked.
     """
 
     rates: tuple[float, ...] = (3e-3, 1e-3, 3e-4)
@@ -66,6 +68,8 @@ class Attacker:
     hidden_units: int = 64
     monitor_width: int = 24
     search_seeds: int | None = None
+    finalists: int = 2
+    queries: tuple[str, ...] = tuple(QUERIES)
     variants: tuple[str, ...] = tuple(VARIANTS)
     device: str = "cpu"
 
@@ -74,10 +78,15 @@ class Attacker:
         for name in self.variants:
             if name not in VARIANTS:
                 raise unknown_name("attack variant", name, VARIANTS)
+        for name in self.queries:
+            if name not in QUERIES:
+                raise unknown_name("way to choose queries", name, QUERIES)
         tried = (self.variants, self.rates, self.head_rates, self.entry_rates)
         rules = {
             "at least one variant and one rate of each kind": all(tried),
             "validation above 0 and below 1": 0 < self.validation < 1,
+            "'records' among the queries": "records" in self.queries,
+            "at least one finalist": self.finalists >= 1,
             "epochs, steps and batch of at least 1": min(self.epochs, self.steps, self.batch) >= 1,
             "search_seeds of at least 1": self.search_seeds is None or self.search_seeds >= 1,
         }
@@ -108,12 +117,16 @@ class Attacker:
 @final
 @dataclass(frozen=True)
 class Attempt:
-    """One variant at one rate: accuracy and mean log likelihood of the victim's labels on the attacker's own split."""
+    """One variant at one rate: accuracy and mean log likelihood of the victim's labels on the attacker's own split.
+
+    `queries` says how what was asked was chosen.
+    """
 
     variant: str
     rate: float
     validation: float
     likelihood: float
+    queries: str = "records"
 
     @property
     def merit(self) -> tuple[float, float]:
@@ -124,13 +137,28 @@ class Attempt:
 @final
 @dataclass(frozen=True, eq=False)
 class Theft:
-    """The best stolen models of one budget: `predictions` [S, h] on the holdout, and all that was tried."""
+    """The stolen models of one budget: what the attacker itself would choose, and its rivals in hindsight.
+
+    `predictions` [S, h] of its own choice on the holdout; `every` [V, S, h] those of `rivals`, all trained with all
+    queries, its own choice first: the judge may take the best of them. `tried` is all that was searched.
+    """
 
     budget: int
     best: Attempt
     tried: tuple[Attempt, ...]
     predictions: Int64[Tensor, "S h"]
+    rivals: tuple[Attempt, ...]
+    every: Int64[Tensor, "V S h"]
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain form without the predictions."""
-        return {"budget": self.budget, "best": asdict(self.best), "tried": [asdict(a) for a in self.tried]}
+        lines = {"tried": self.tried, "rivals": self.rivals}
+        return {
+            "budget": self.budget,
+            "best": asdict(self.best),
+            **{k: [asdict(a) for a in v] for k, v in lines.items()},
+        }
+
+    def upto(self, start: int, stop: int) -> Theft:
+        """Return the theft judged by the records from `start` to `stop` only."""
+        return replace(self, predictions=self.predictions[:, start:stop], every=self.every[..., start:stop])

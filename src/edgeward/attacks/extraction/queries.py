@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias, final
 
 import numpy as np
@@ -27,11 +27,15 @@ class LabelWindow:
     Attackers never hold this object: they get an `Allowance`.
     """
 
-    def __init__(self, victim: Victim, pool: Records) -> None:
-        """Wrap the victim; raises `AccessViolation` for an oracle that does not even show labels."""
+    def __init__(self, victim: Victim, pool: Records, spans: Mapping[str, range] | None = None) -> None:
+        """Wrap the victim; raises `AccessViolation` for an oracle that does not even show labels.
+
+        `spans` says where in the pool inputs of another kind than records lie (`Probes`).
+        """
         if isinstance(victim, Oracle):
             victim.require("label")
         self._victim, self.pool = victim, pool
+        self.spans = spans or {"records": range(len(pool))}
         self._known = torch.full((len(pool),), -1, dtype=torch.int64)
 
     @property

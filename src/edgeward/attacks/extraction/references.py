@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
 import torch
+from jaxtyping import Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from edgeward.attacks.extraction.attacker import Attacker, Attempt, Theft
 from edgeward.attacks.extraction.exposure import Exposure
+from edgeward.attacks.extraction.probing import Probes
 from edgeward.attacks.extraction.queries import LabelWindow, Victim
 from edgeward.attacks.extraction.stealing import Thief, seeds_of
 from edgeward.core.errors import ConfigError, ModelError
@@ -25,32 +29,45 @@ from edgeward.data.records import Records
 @final
 @dataclass(frozen=True, eq=False)
 class References:
-    """The two ends of every table, per budget, for `seeds` attackers on one query pool and holdout."""
+    """The two ends of every table, per budget, for `seeds` attackers on one query pool and holdout.
+
+    `labels` is the digest of the victim's answers on the holdout, `choosing` that of the records by which splits are
+    chosen ("" for none): predictions are on the holdout, then on those. `sight` is that of the black box's thief
+    (`Thief.sight`), `asked` how many records it asked: a split that shows no more and answers alike is stolen alike.
+    """
 
     black_box: Mapping[int, Theft]
     no_shield: Mapping[int, Theft]
     seeds: tuple[Seed, ...]
     holdout: str
+    choosing: str = ""
+    labels: str = ""
+    sight: str = ""
+    asked: int = 0
 
-    def require(self, budgets: Sequence[int], seeds: Sequence[Seed], holdout: Records) -> None:
+    def require(
+        self, budgets: Sequence[int], seeds: Sequence[Seed], holdout: Records, choosing: Records | None = None
+    ) -> None:
         """Raise `ConfigError` unless these references were made with the same budgets, seeds and holdout."""
         problems = [f"no reference at {b} queries" for b in budgets if b not in self.black_box]
         problems += ["other seeds"] if tuple(seeds) != self.seeds else []
         problems += ["another holdout"] if holdout.digest != self.holdout else []
+        problems += ["other records to choose by"] if _digest(choosing) != self.choosing else []
         if problems:
             raise ConfigError(
                 "these references do not fit the audit:\n  " + "\n  ".join(problems),
-                expected="references of the same budgets, seeds and holdout",
+                expected="references of the same budgets, seeds, holdout and records to choose by",
                 fix="compute them with `measure_references` and the same arguments",
             )
 
     def save(self, path: Path) -> None:
         """Write predictions and choices to one safetensors file, atomically; no record and no weight is in it."""
         sides = {"black_box": self.black_box, "no_shield": self.no_shield}
-        tensors = {f"{s}.{b}": t.predictions.to(torch.int16) for s, found in sides.items() for b, t in found.items()}
+        tensors = {f"{s}.{b}": t.every.to(torch.int16) for s, found in sides.items() for b, t in found.items()}
         tried = {f"{s}.{b}": t.to_json() for s, found in sides.items() for b, t in found.items()}
         seeds = [seed.value for seed in self.seeds]
-        metadata = {"holdout": self.holdout, "seeds": json.dumps(seeds), "thefts": json.dumps(tried)}
+        own = {"holdout": self.holdout, "choosing": self.choosing, "labels": self.labels, "sight": self.sight}
+        metadata = {**own, "asked": str(self.asked), "seeds": json.dumps(seeds), "thefts": json.dumps(tried)}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial, metadata=metadata)
@@ -64,11 +81,13 @@ class References:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 for key, plain in json.loads(metadata["thefts"]).items():
-                    tried = tuple(Attempt(**attempt) for attempt in plain["tried"])
-                    best, predictions = Attempt(**plain["best"]), file.get_tensor(key).long()
-                    sides[key.split(".")[0]][plain["budget"]] = Theft(plain["budget"], best, tried, predictions)
+                    tried, rivals = (tuple(Attempt(**a) for a in plain[name]) for name in ("tried", "rivals"))
+                    best, every = Attempt(**plain["best"]), file.get_tensor(key).long()
+                    theft = Theft(plain["budget"], best, tried, every[0], rivals, every)
+                    sides[key.split(".")[0]][plain["budget"]] = theft
                 seeds = tuple(Seed(value) for value in json.loads(metadata["seeds"]))
-                return cls(sides["black_box"], sides["no_shield"], seeds, metadata["holdout"])
+                own = {name: metadata[name] for name in ("holdout", "choosing", "labels", "sight")}
+                return cls(sides["black_box"], sides["no_shield"], seeds, **own, asked=int(metadata["asked"]))
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f"the stored references {path.name} are damaged",
@@ -89,16 +108,47 @@ def measure_references(
     *,
     attacker: Attacker | None = None,
     watcher: Watcher | None = None,
+    choosing: Records | None = None,
+    foreign: Records | None = None,
 ) -> References:
     """Attack both ends at every budget.
 
     `black_box` shows nothing but the victim's architecture and the public prior (whole model in the secure world).
-    `no_shield` shows everything.
+    `no_shield` shows everything and is taken as it is. `victim` answers as the split to be audited does (its int8
+    answers through both worlds), so that the ends differ from it by what is visible and by nothing else. `choosing` are
+    the records by which splits are chosen, `foreign` records of another origin that a thief may ask.
     """
-    chosen, window = seeds_of(seeds), LabelWindow(victim, query_pool)
-    rest = (window, holdout, budgets, chosen, attacker or Attacker(), watcher or Silent())
-    ends = [thefts(exposure, *rest)[1] for exposure in (black_box, no_shield)]
-    return References(ends[0], ends[1], chosen, holdout.digest)
+    chosen, tries = seeds_of(seeds), attacker or Attacker()
+    window = window_of(victim, query_pool, budgets, chosen, tries, foreign)
+    rest, after = (window, holdout, budgets, chosen), (watcher or Silent(), choosing)
+    # what lies open as a whole is taken as it is; training could only bring it nearer to its own answers
+    taking = replace(tries, variants=("as it is",), queries=("records",))
+    thief, boxed = thefts(black_box, *rest, tries, *after)
+    asked, bare = window.asked, thefts(no_shield, *rest, taking, *after)[1]
+    labels = LabelWindow(victim, holdout).labels(torch.arange(len(holdout)))
+    return References(
+        boxed,
+        bare,
+        chosen,
+        holdout=holdout.digest,
+        choosing=_digest(choosing),
+        labels=digest_of(labels),
+        sight=thief.sight,
+        asked=asked,
+    )
+
+
+def window_of(
+    victim: Victim,
+    pool: Records,
+    budgets: Sequence[int],
+    seeds: Sequence[Seed],
+    attacker: Attacker,
+    foreign: Records | None,
+) -> LabelWindow:
+    """Return a window on everything that the thieves may ask."""
+    probes = Probes.of(pool, attacker.queries, max(budgets) * (len(seeds) + 1), foreign)
+    return LabelWindow(victim, probes.pool, probes.spans)
 
 
 def thefts(
@@ -109,8 +159,25 @@ def thefts(
     seeds: tuple[Seed, ...],
     attacker: Attacker,
     watcher: Watcher,
-) -> tuple[Thief, dict[int, Theft]]:
-    """Return the attacker of one exposure and what it steals at each budget."""
+    choosing: Records | None = None,
+    known: References | None = None,
+) -> tuple[Thief, Mapping[int, Theft]]:
+    """Return the attacker of one exposure and what it steals at each budget.
+
+    What shows the thief no more than the black box does, and answers alike, is not attacked a second time.
+    """
     classes = int(holdout.y.max()) + 1
-    thief = Thief(exposure, window, holdout.x, classes, seeds, attacker, watcher)
+    subject = holdout.x if choosing is None else torch.cat([holdout.x, choosing.x])
+    thief = Thief(exposure, window, subject, classes, seeds, attacker, watcher, holdout.y)
+    if known is not None and known.sight == thief.sight:
+        return thief, {budget: known.black_box[budget] for budget in budgets}
     return thief, {budget: thief.steal(budget) for budget in budgets}
+
+
+def digest_of(labels: Int64[Tensor, " h"]) -> str:
+    """Return the SHA-256 of a victim's answers."""
+    return hashlib.sha256(labels.to(torch.int32).numpy().tobytes()).hexdigest()
+
+
+def _digest(records: Records | None) -> str:
+    return "" if records is None else records.digest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Bool, Float64
 from torch import Tensor
@@ -27,6 +29,20 @@ def ratio(top: Bool[Tensor, "S h"], bottom: Bool[Tensor, "S h"], seed: Seed) -> 
     a, b = _resampled(top, seed), np.maximum(_resampled(bottom, seed), least)
     value = float(top.double().mean()) / max(float(bottom.double().mean()), least)
     return _estimate(value, a / b, top.numel())
+
+
+def best_ratio(top: Bool[Tensor, "V S h"], bottom: Bool[Tensor, "W S h"], seed: Seed) -> Estimate:
+    """Return max_v mean(top[v]) / max_w mean(bottom[w]); the best are taken anew in every draw.
+
+    The upper end is never nearer than what h records can resolve: where two models agree on all of them, they may
+    still differ on 1 - 0.025^(1/h) of all records (Clopper and Pearson's bound for no event in h).
+    """
+    least = 0.5 / bottom[0].numel()
+    a, b = (np.max([_resampled(hits, seed) for hits in side], axis=0) for side in (top, bottom))
+    best = [float(side.double().mean((1, 2)).max()) for side in (top, bottom)]
+    found = _estimate(best[0] / max(best[1], least), a / np.maximum(b, least), top[0].numel())
+    unseen = (1 - 0.025 ** (1 / top.shape[-1])) / max(best[1], least)
+    return replace(found, high=max(found.high, found.value + unseen))
 
 
 def _resampled(hits: Bool[Tensor, "S h"], seed: Seed) -> Float64[np.ndarray, " d"]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar, final
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from edgeward.attacks.extraction.attacker import VARIANTS, Attacker, Attempt, Theft, Variant
 from edgeward.attacks.extraction.exposure import Exposure
+from edgeward.attacks.extraction.probing import spread, undecided
 from edgeward.attacks.extraction.queries import LabelWindow
 from edgeward.attacks.extraction.recovery import Recovery, recover
 from edgeward.attacks.extraction.surrogate import (
@@ -62,7 +64,8 @@ class Thief:
     """One attacker's view of one exposure, attacking at one budget after the other.
 
     The random draws (which records are asked, starts, data order) follow `seeds` alone, so that two exposures attacked
-    with the same seeds are compared on the same queries.
+    with the same seeds are compared on the same queries. `truth`, the classes of the first holdout records, is the
+    judge's: with it the best variants in hindsight are trained as well, which no attacker could choose.
     """
 
     exposure: Exposure
@@ -72,6 +75,7 @@ class Thief:
     seeds: tuple[Seed, ...]
     attacker: Attacker = field(default_factory=Attacker)
     watcher: Watcher = field(default_factory=Silent)
+    truth: Int64[Tensor, " h"] | None = None
     recovery: Recovery = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +84,30 @@ class Thief:
         answer = self.exposure.answer
         own = 0 if answer is None else self.exposure.architecture.values[answer].elements
         self.classes = max(self.classes, own)
+
+    @property
+    def sight(self) -> str:
+        """The SHA-256 of everything that decides what this thief does, beside seeds and the victim's answers.
+
+        Two exposures of one sight are stolen alike, so that one of them need not be attacked.
+        """
+        network, known = self.exposure.architecture, self.recovery.tensors
+        starts = starting_tensors(self.exposure, known, Seed(0), reset_head=False)
+        views = {VARIANTS[name].view for name in self.variants()}
+        taps = self.exposure.taps if views - {"answer"} or "spread" in self.attacker.queries else ()
+        plain = (
+            network.nodes,
+            network.inputs,
+            self.exposure.answer,
+            taps,
+            self.variants(),
+            self.attacker,
+            self.window.pool.digest,
+        )
+        digest = hashlib.sha256(repr((plain, sorted(self.recovery.missing))).encode())
+        for key, tensor in sorted({**network.tensors, **starts}.items()):
+            digest.update(key.encode() + tensor.detach().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def variants(self) -> tuple[str, ...]:
         """Return the names of the variants that make sense against this exposure."""
@@ -105,9 +133,9 @@ class Thief:
     def steal(self, budget: int) -> Theft:
         """Return the stolen models at `budget` label queries per seed.
 
-        Guarantee: each seed asks exactly `budget` labels through an `Allowance`; variant and rate are chosen on the
-        attacker's own split, pooled over seeds (which favours the attacker slightly); the winner is trained again on
-        all its queries. Cost: variants x rates + 1 trainings of S models.
+        Guarantee: each seed asks exactly `budget` labels through an `Allowance`, anew for each way to choose them;
+        variant and rate of its own choice are chosen on the attacker's own split, pooled over seeds; it and its rivals
+        are trained again on all queries. Cost: variants x rates + 1 + finalists + ways to query, trainings of S models.
         """
         queries = self._ask(budget)
         search = queries.of(self.attacker.search_seeds or len(self.seeds))
@@ -119,25 +147,115 @@ class Thief:
                 came=", ".join(self.attacker.variants),
                 fix="leave `variants` at its default",
             )
-        tried = []
+        mine = search.x[search.choosing.any(0)]
+        subject = mine if self.truth is None else torch.cat([mine, self.holdout[: len(self.truth)]])
+        tried, hindsight = [], []
         for done, (name, rate) in enumerate(plans, 1):
-            logits = self._logits(VARIANTS[name], rate, search, search.learning, search.choosing.any(0))
-            tried.append(self._judged(name, rate, logits, search))
+            logits = self._logits(VARIANTS[name], rate, search, search.learning, subject)
+            own = None if logits is None else logits[:, : len(mine)]
+            tried.append(self._judged(name, rate, own, search))
+            hindsight.append(-1.0 if logits is None else self._hits(logits[:, len(mine) :].argmax(-1)))
             task = f"{self.exposure.name}: {budget} queries"
             self.watcher.step(task, done, len(plans), f"{name} {tried[-1].validation:.1%}")
-        for best in sorted(tried, key=lambda attempt: attempt.merit, reverse=True):
-            logits = self._logits(VARIANTS[best.variant], best.rate, queries, queries.asked, None)
+        chosen = self._trained_again(sorted(tried, key=lambda attempt: attempt.merit, reverse=True), queries, 1)
+        if not chosen:
+            raise ModelError(
+                f"every attack on '{self.exposure.name}' diverged",
+                expected="at least one learning rate that trains",
+                came=", ".join(f"{name} at {rate}" for name, rate in plans),
+                fix="give the attacker lower rates",
+            )
+        (best, predictions), *_ = chosen
+        rivals = dict(chosen)
+        if self.truth is not None:
+            ranked = sorted(range(len(tried)), key=lambda number: hindsight[number], reverse=True)
+            finalists = [tried[number] for number in ranked[: self.attacker.finalists] if tried[number] not in rivals]
+            rivals |= dict(self._trained_again(finalists, queries, len(finalists)))
+            leader = max(rivals, key=lambda a: self._hits(rivals[a]))
+            rivals |= dict(self._asked_otherwise(leader, budget, queries))
+        return Theft(budget, best, tuple(tried), predictions, tuple(rivals), torch.stack(list(rivals.values())))
+
+    def _hits(self, predictions: Int64[Tensor, "S h"]) -> float:
+        """Return the accuracy of predictions whose first ones are the judge's; 0 without a judge."""
+        if self.truth is None:
+            return 0.0
+        return float(torch.eq(predictions[:, : len(self.truth)], self.truth).double().mean())
+
+    def _trained_again(
+        self, attempts: Sequence[Attempt], queries: _Queries, wanted: int
+    ) -> list[tuple[Attempt, Int64[Tensor, "S h"]]]:
+        """Return the first `wanted` attempts that train on all queries, with their answers on the holdout."""
+        found: list[tuple[Attempt, Tensor]] = []
+        for attempt in attempts:
+            if len(found) == wanted:
+                break
+            logits = self._logits(VARIANTS[attempt.variant], attempt.rate, queries, queries.asked, self.holdout)
             if logits is not None:
-                return Theft(budget, best, tuple(tried), logits.argmax(-1))
-        raise ModelError(
-            f"every attack on '{self.exposure.name}' diverged",
-            expected="at least one learning rate that trains",
-            came=", ".join(f"{name} at {rate}" for name, rate in plans),
-            fix="give the attacker lower rates",
-        )
+                found.append((attempt, logits.argmax(-1)))
+        return found
+
+    def _asked_otherwise(
+        self, leader: Attempt, budget: int, queries: _Queries
+    ) -> list[tuple[Attempt, Int64[Tensor, "S h"]]]:
+        """Return the leading variant trained with every other way to choose queries."""
+        if VARIANTS[leader.variant].train == "nothing":
+            return []
+        found = []
+        for way in self.attacker.queries:
+            own = None if way == "records" else self._ask_by(way, leader, budget, queries)
+            if own is not None:
+                attempt = replace(leader, queries=way)
+                found += [(attempt, answer) for _, answer in self._trained_again([leader], own, 1)]
+        return found
+
+    def _ask_by(self, way: str, leader: Attempt, budget: int, queries: _Queries) -> _Queries | None:
+        """Return the queries of another way to choose them; None where there are not enough inputs for it."""
+        if way in ("spread", "margin"):
+            size, first = len(self.window.spans["records"]), budget // 2
+            if way == "spread":
+                features = self._prior_features(self.window.pool.x[:size])
+                return self._asked([spread(features, budget, seed.child("spread")) for seed in self.seeds])
+            start = [self._random("records", first, seed) for seed in self.seeds]
+            own = self._asked(start)
+            variant = VARIANTS[leader.variant]
+            logits = self._logits(variant, leader.rate, own, own.asked, self.window.pool.x[:size])
+            if logits is None:
+                return None
+            rows = []
+            for mine, answers_ in zip(start, logits, strict=True):
+                rest = torch.ones(size, dtype=torch.bool)
+                rest[mine] = False
+                left = rest.nonzero()[:, 0]
+                rows.append(torch.cat([mine, left[undecided(answers_[left], budget - first)]]))
+            return self._asked(rows)
+        span = self.window.spans.get(way)
+        if span is None or len(span) < budget:
+            return None
+        return self._asked([self._random(way, budget, seed) for seed in self.seeds])
+
+    def _random(self, way: str, count: int, seed: Seed) -> Int64[Tensor, " m"]:
+        span = self.window.spans[way]
+        order = torch.randperm(len(span), generator=seed.child("queries").torch())
+        return order[:count] + span.start
+
+    @torch.no_grad()
+    def _prior_features(self, x: Tensor) -> Float[Tensor, "n F"]:
+        """Return the pooled taps of the surrogate as it starts, for choosing queries before any was asked."""
+        tensors = starting_tensors(self.exposure, self.recovery.tensors, self.seeds[0].child("start"), reset_head=False)
+        return _features(Surrogate(self.exposure.architecture, self.exposure.taps, tensors), x, self.attacker.device)
+
+    def _asked(self, rows: Sequence[Int64[Tensor, " m"]]) -> _Queries:
+        """Return queries at `rows` of the pool, one allowance per seed; none of them chooses."""
+        size = len(self.window.pool)
+        labels, asked = torch.full((size,), -1, dtype=torch.int64), torch.zeros(len(rows), size, dtype=torch.bool)
+        for number, own in enumerate(rows):
+            labels[own] = self.window.allowance(len(own)).labels(own)
+            asked[number, own] = True
+        used = asked.any(0)
+        return _Queries(self.window.pool.x[used], labels[used], asked[:, used], torch.zeros_like(asked[:, used]))
 
     def _ask(self, budget: int) -> _Queries:
-        size = len(self.window.pool)
+        size = len(self.window.spans["records"])
         if budget > size or budget < 2:
             raise DataError(
                 "the query pool does not fit the budget",
@@ -148,7 +266,7 @@ class Thief:
         held_out = self.attacker.choosing(budget)
         rows, labels = [], torch.full((size,), -1, dtype=torch.int64)
         for seed in self.seeds:
-            own = torch.randperm(size, generator=seed.child("queries").torch())[:budget]
+            own = self._random("records", budget, seed)
             labels[own] = self.window.allowance(budget).labels(own)
             rows.append(own)
         asked, choosing = torch.zeros(2, len(self.seeds), size, dtype=torch.bool)
@@ -158,7 +276,7 @@ class Thief:
             spread = torch.randperm(budget, generator=self.seeds[row].child("split", budget).torch())[:held_out]
             choosing[row, own[spread]] = True
         used = asked.any(0)
-        return _Queries(self.window.pool.x[used], labels[used], asked[:, used], choosing[:, used])
+        return _Queries(self.window.pool.x[:size][used], labels[used], asked[:, used], choosing[:, used])
 
     def _rates(self, variant: Variant) -> tuple[float, ...]:
         if variant.train == "nothing":
@@ -177,14 +295,10 @@ class Thief:
         return Attempt(name, rate, float(hit), float(likely))
 
     def _logits(
-        self, variant: Variant, rate: float, queries: _Queries, members: Bool[Tensor, "S u"], rows: Tensor | None
+        self, variant: Variant, rate: float, queries: _Queries, members: Bool[Tensor, "S u"], subject: Tensor
     ) -> Float[Tensor, "S n C"] | None:
-        """Train one variant; return its answers on the queries at `rows`, or on the holdout for None.
-
-        None: it diverged.
-        """
+        """Train one variant; return its answers on `subject` [n, ...], None where it diverged."""
         seeds = self.seeds[: len(members)]
-        subject = self.holdout if rows is None else queries.x[rows]
         schedule = self.attacker.schedule(int(members.sum(1).max()), rate or 1.0)
         fitting = partial(
             trained,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
 
@@ -24,11 +25,17 @@ class Link(Protocol):
     def exchange(self, array: np.ndarray, label: str) -> np.ndarray:
         """Send `array`, return the other party's of the same shape and type: one round, counted under `label`."""
 
+    def exchange_all(self, arrays: Sequence[np.ndarray], labels: Sequence[str]) -> list[np.ndarray]:
+        """Send all arrays, then return the other party's: one round together, bytes counted under each label."""
+
 
 @final
 @dataclass(frozen=True)
 class Party:
-    """A party: number 0 or 1, the ring, the link.
+    """A party: number 0 or 1, the ring, the link; both parties have the same `slices`.
+
+    With `slices` above 1, large tensors go through layers and activations in that many parts that take turns on the
+    channel: one is computed while another travels. Results, bytes and rounds are the same.
 
     Guarantee of every protocol run on it: a semi-honest adversary who statically corrupts one of the two parties sees
     uniform values only, until a result is opened (proved for each opening: it is masked by a one-time value). The
@@ -40,11 +47,14 @@ class Party:
     number: int
     ring: Ring
     link: Link
+    slices: int = 1
 
     def __post_init__(self) -> None:
         """Refuse a third party."""
         if self.number not in (0, 1):
             raise ConfigError("no such party", expected="0 or 1", came=str(self.number))
+        if self.slices < 1:
+            raise ConfigError("a tensor cannot be cut so", expected="slices of 1 or more", came=str(self.slices))
 
     @property
     def first(self) -> bool:
@@ -56,6 +66,16 @@ class Party:
         theirs = self._swap(mine.astype(self.ring.dtype, copy=False), label)
         return self.ring.wrap(mine + theirs)
 
+    def open_all(self, mine: Sequence[Elements], labels: Sequence[str]) -> list[Elements]:
+        """Return what the shares in `mine` make, all opened in one round. Cost: one element each."""
+        sent = [np.ascontiguousarray(part, self.ring.dtype) for part in mine]
+        came = self.link.exchange_all(sent, labels)[::-1]
+        # Given back one by one: together they may be as large as a model.
+        return [
+            self.ring.wrap(part + _same_place(part, came.pop(), label))
+            for part, label in zip(sent, labels, strict=True)
+        ]
+
     def reveal(self, x: Shared, label: str = "result") -> Elements:
         """Return the value of `x`: both parties learn it, and whatever follows from it. One element each, 1 round."""
         return self.open_elements(x.elements, label)
@@ -64,13 +84,29 @@ class Party:
         """Return the bits whose share is `mine`: public to both from here on. One round."""
         return np.asarray(mine ^ self._swap(mine, label))
 
+    def open_in(self, ring: Ring, mine: Elements, label: str) -> Elements:
+        """Return the elements of another ring whose share is `mine`: public to both from here on. One round."""
+        return ring.wrap(mine + self._swap(mine, label))
+
+    def open_mixed(self, planes: Planes, elements: Elements, ring: Ring, label: str) -> tuple[Planes, Elements]:
+        """Return bits and elements of `ring` whose shares are given, both opened in one round."""
+        sent = [np.ascontiguousarray(planes), np.ascontiguousarray(elements, ring.dtype)]
+        bits, others = self.link.exchange_all(sent, [label, label])
+        return (
+            np.asarray(sent[0] ^ _same_place(sent[0], bits, label)),
+            ring.wrap(sent[1] + _same_place(sent[1], others, label)),
+        )
+
     def _swap(self, mine: np.ndarray, label: str) -> np.ndarray:
-        theirs = self.link.exchange(np.ascontiguousarray(mine), label)
-        if theirs.shape != mine.shape or theirs.dtype != mine.dtype:
-            raise ProtocolError(
-                f"the other party is at another place of the protocol ({label})",
-                expected=f"{mine.dtype}{list(mine.shape)}",
-                came=f"{theirs.dtype}{list(theirs.shape)}",
-                fix="run the same network with the same tuples on both sides",
-            )
-        return theirs
+        return _same_place(mine, self.link.exchange(np.ascontiguousarray(mine), label), label)
+
+
+def _same_place(mine: np.ndarray, theirs: np.ndarray, label: str) -> np.ndarray:
+    if theirs.shape != mine.shape or theirs.dtype != mine.dtype:
+        raise ProtocolError(
+            f"the other party is at another place of the protocol ({label})",
+            expected=f"{mine.dtype}{list(mine.shape)}",
+            came=f"{theirs.dtype}{list(theirs.shape)}",
+            fix="run the same network with the same tuples on both sides",
+        )
+    return theirs

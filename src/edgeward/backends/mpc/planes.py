@@ -42,7 +42,4 @@ def select(table: UInt8[np.ndarray, "entries bytes"], index: Planes) -> UInt8[np
 
     `index` is public; the table may be a share, since looking up is linear in it. Cost: 3 (entries - 1) row operations.
     """
-    for bit in index[::-1]:
-        low, high = table[: len(table) // 2], table[len(table) // 2 :]
-        table = low ^ ((low ^ high) & bit)
-    return np.asarray(table[0])
+    return native.select(table, index)

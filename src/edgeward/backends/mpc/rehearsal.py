@@ -45,7 +45,15 @@ class MemoryLink:
 
     def exchange(self, array: np.ndarray, label: str) -> np.ndarray:
         """Send `array`, return the other party's of this step: one round. Raises: `ProtocolError`."""
-        self._outbox.put((label, array.copy(), self.meter.note_sent(label, array.nbytes)))
+        return self.exchange_all([array], [label])[0]
+
+    def exchange_all(self, arrays: Sequence[np.ndarray], labels: Sequence[str]) -> list[np.ndarray]:
+        """Send all arrays, then return the other party's: one round. Raises: `ProtocolError`."""
+        for array, label in zip(arrays, labels, strict=True):
+            self._outbox.put((label, array.copy(), self.meter.note_sent(label, array.nbytes)))
+        return [self._take(label) for label in labels]
+
+    def _take(self, label: str) -> np.ndarray:
         try:
             came = self._inbox.get(timeout=_SECONDS)
         except queue.Empty:

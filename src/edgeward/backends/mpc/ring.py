@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import final
 
@@ -9,6 +10,8 @@ import numpy as np
 from jaxtyping import Float64, Int64, Num, UInt
 
 from edgeward.core.errors import ConfigError, DataError
+
+_PIECE = 1 << 20
 
 Elements = UInt[np.ndarray, "..."]
 """Ring elements: an unsigned array of the ring's `dtype`, every value below 2^bits, at least one dimension."""
@@ -70,21 +73,29 @@ class Ring:
 
         Raises `DataError` where a number is not finite or leaves the ring.
         """
-        scaled = np.rint(np.atleast_1d(np.asarray(x, np.float64)) * 2.0**self.fraction)
-        outside = ~(np.abs(scaled) < 2.0 ** (self.bits - 1))
-        if outside.any():
+        numbers = np.atleast_1d(x)
+        flat, outside = np.ascontiguousarray(numbers).reshape(-1), 0
+        elements = np.empty(flat.size, self.dtype)
+        # In pieces: a large model's tensor would otherwise be in memory several times over.
+        for start in range(0, flat.size, _PIECE):
+            scaled = np.rint(flat[start : start + _PIECE].astype(np.float64) * 2.0**self.fraction)
+            wrong = ~(np.abs(scaled) < 2.0 ** (self.bits - 1))
+            outside += int(wrong.sum())
+            elements[start : start + _PIECE] = self.from_integers(np.where(wrong, 0.0, scaled).astype(np.int64))
+        if outside:
             raise DataError(
-                f"{int(outside.sum())} of {outside.size} numbers do not fit the ring",
+                f"{outside} of {flat.size} numbers do not fit the ring",
                 expected=f"finite and below 2^{self.bits - 1 - self.fraction} in size",
                 came="a larger or non-finite one",
                 fix="scale the input, or take fewer fraction bits",
             )
-        return self.from_integers(scaled.astype(np.int64))
+        return elements.reshape(numbers.shape)
 
     def decode(self, x: Elements, fraction: int | None = None) -> Float64[np.ndarray, "..."]:
         """Return the real numbers that elements stand for, with the ring's fraction bits unless others are given."""
         return self.signed(x) / 2.0 ** (self.fraction if fraction is None else fraction)
 
 
+@functools.cache
 def _holder(bits: int) -> np.dtype:
     return np.dtype(next(kind for kind in (np.uint8, np.uint16, np.uint32, np.uint64) if bits <= 8 * kind().itemsize))

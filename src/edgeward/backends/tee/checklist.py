@@ -9,6 +9,7 @@ from edgeward.core.units import human
 
 if TYPE_CHECKING:
     from edgeward.backends.tee.deployment import SplitDeployment
+    from edgeward.backends.tee.manifest import SplitManifest
 
 Answer = Literal["provided", "measured", "stated", "not provided"]
 
@@ -31,7 +32,8 @@ class Evidence:
 
     `source_lines` and `code_bytes` are those of the trusted application, `audit` and `membership` the verdict
     sentences of the stealing and membership audits, `tier` the notice of the world that runs it, `counter` the sealed
-    blob's, `reproducible` whether two builds gave the same bytes.
+    blob's, `reproducible` whether two builds gave the same bytes. `planned`: no release is written yet, so that what
+    sealing does is stated and not provided.
     """
 
     tier: str
@@ -44,6 +46,7 @@ class Evidence:
     audit: str | None = None
     membership: str | None = None
     reproducible: bool | None = None
+    planned: bool = False
 
 
 @final
@@ -70,33 +73,43 @@ class Checklist:
         return [asdict(r) for r in self.requirements]
 
 
-def checklist(deployment: SplitDeployment, evidence: Evidence) -> Checklist:
-    """Answer R1 to R14 for `deployment`; what `evidence` lacks is "not provided", never assumed."""
+def checklist(deployment: SplitDeployment | SplitManifest, evidence: Evidence) -> Checklist:
+    """Answer R1 to R14 for `deployment`, or for what its manifest declares.
+
+    What `evidence` lacks is "not provided", never assumed.
+    """
     traffic, e = deployment.traffic, evidence
     way = "one-way" if traffic.one_way else "two-way"
     moved = f"{way}, {traffic.switches} switches and {human(traffic.bytes, 'B')} per inference"
-    sealed = None if e.counter is None else "AES-256-GCM, opened inside the secure world"
-    counter = (
-        None
-        if e.counter is None
-        else f"counter {e.counter} inside the authenticated data; as hard to turn back as the device's storage"
-    )
+    sealing: Answer = "stated" if e.planned else "provided"
+    sealed = counter = None
+    if e.planned:
+        sealed = "a release seals them with AES-256-GCM; they are opened inside the secure world"
+        counter = "a release has a counter inside the authenticated data; its own card names it"
+    elif e.counter is not None:
+        sealed = "AES-256-GCM, opened inside the secure world"
+        counter = (
+            f"counter {e.counter} inside the authenticated data, kept under the deployment's identity; as hard to turn "
+            "back as the device's storage"
+        )
     ram = None if e.secure_ram_bytes is None else _of(e.secure_ram_bytes, e.secure_ram_limit)
     tcb = None if e.source_lines is None else f"{e.source_lines} lines of C, {human(e.code_bytes or 0, 'B')} of code"
     audits = None if e.audit is None else f"{e.audit}; membership: {e.membership or 'not measured'}"
     built = None if not e.reproducible else "two builds gave the same bytes"
     leaves = {"label": "the label alone", "topk": "a list of labels", "logits": "logits, which feed stealing attacks"}
+    limit = deployment.query_limit
+    asked = "any number of times" if limit is None else f"{limit} times on one device, counted in the secure world"
     return Checklist(
         (
             _answer("R1", "Which assets, against whom?", "stated", "the asset matrix"),
-            _answer("R2", "Are secure weights never in clear outside?", "provided", sealed),
+            _answer("R2", "Are secure weights never in clear outside?", sealing, sealed),
             _answer("R3", "Is secure memory bounded and checked?", "measured", ram),
             _answer("R4", "How large is the trusted code?", "measured", tcb),
             _answer("R5", "What is attested?", "provided", e.attested),
-            _answer("R6", "Is rollback refused?", "provided", counter),
+            _answer("R6", "Is rollback refused?", sealing, counter),
             _answer("R7", "Is the normal world's work verified?", "provided", None, "nothing checks the taps it sends"),
             _answer("R8", "Was it attacked?", "measured", audits),
-            _answer("R9", "What leaves the secure world?", "stated", leaves[deployment.policy]),
+            _answer("R9", "What leaves the secure world?", "stated", f"{leaves[deployment.policy]}; {asked}"),
             _answer("R10", "Side channels?", "stated", deployment.assets.side_channels),
             _answer("R11", "What traffic?", "stated", moved),
             _answer("R12", "Is the build reproducible?", "measured", built),

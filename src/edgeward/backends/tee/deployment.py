@@ -41,7 +41,7 @@ class Border:
     """What crosses between the worlds: how each tap is rounded, what the policy lets out, and for how many classes.
 
     `logits` is how an int8 answer is read under the policy "logits"; `ends_in_argmax` says that the secure network
-    gives an index itself.
+    gives an index itself. `query_limit` is how many inferences one device answers; None for any number.
     """
 
     taps: tuple[IntegerValue, ...]
@@ -49,6 +49,7 @@ class Border:
     classes: int
     policy: OutputPolicy = "label"
     ends_in_argmax: bool = True
+    query_limit: int | None = None
 
     @property
     def labels(self) -> int:
@@ -65,7 +66,8 @@ class SplitDeployment:
     more output, where there is one, is the normal world's own answer. `secure` runs as int8 in the secure world and
     has one output: int8 logits, or the index of the class ("argmax") where the policy is "label". `strategy` is plain
     data for people and files, never interpreted here. "batch" hands over all taps at once (one switch), "stream" one
-    by one.
+    by one. `query_limit` belongs to the policy: how many inferences one device answers, counted by the secure world
+    against a number that is sealed with the weights; None for any number.
 
     Shapes: tap i of `normal` (C, H, W) or (F,) is input i of `secure` (H, W, C) or (F,).
     Guarantee: one way: nothing but the answer leaves the secure world.
@@ -78,6 +80,7 @@ class SplitDeployment:
     transfer: Transfer = "batch"
     policy: OutputPolicy = "label"
     assets: AssetMatrix = field(default_factory=one_way_split)
+    query_limit: int | None = None
 
     def __post_init__(self) -> None:
         """Check that the two halves fit; all reasons in one error."""
@@ -100,7 +103,7 @@ class SplitDeployment:
         output = self.secure.outputs[0]
         before = next((n.inputs[0] for n in self.secure.nodes if n.output == output and n.operator == "argmax"), output)
         logits = self.secure.values[before]
-        return Border(self.tap_values, logits, logits.bytes, self.policy, before != output)
+        return Border(self.tap_values, logits, logits.bytes, self.policy, before != output, self.query_limit)
 
     @property
     def traffic(self) -> Traffic:
@@ -159,6 +162,8 @@ def _misfits(split: SplitDeployment) -> list[str]:
         found.append(f"transfer '{split.transfer}': expected one of {', '.join(get_args(Transfer))}")
     if split.policy not in get_args(OutputPolicy):
         found.append(f"policy '{split.policy}': expected one of {', '.join(get_args(OutputPolicy))}")
+    if split.query_limit is not None and not 0 < split.query_limit < 1 << 64:
+        found.append(f"query limit {split.query_limit}: expected a count from 1, or none")
     if len(split.secure.outputs) != 1:
         found.append(f"{len(split.secure.outputs)} outputs of the secure graph, expected one answer")
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -14,7 +15,7 @@ from edgeward.backends.tee.sealing import KEY_BYTES, new_key
 from edgeward.core.errors import ConfigError
 from edgeward.core.randomness import SecretBytes
 
-KEY_FILE, ATTESTATION_FILE = "sealing.key", "attestation.key"
+KEY_FILE, ATTESTATION_FILE, ATTESTER_FILE = "sealing.key", "attestation.key", "attestation.pem"
 _APPLICATION = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
@@ -42,14 +43,25 @@ class DeviceStorage:
         from edgeward.backends.tee.evidence import new_attestation_key, public_half
 
         key = self._kept(ATTESTATION_FILE, lambda: new_attestation_key()[0])
-        return key, public_half(key)
+        public = public_half(key)
+        (self._folder / ATTESTER_FILE).write_bytes(public)
+        return key, public
+
+    def name(self) -> bytes:
+        """Return 17 bytes that evidence calls this device by: a digest of its public attestation key."""
+        return b"\x01" + hashlib.sha256(self.attestation_key()[1]).digest()[:16]
 
     def counter(self, application: str) -> RollbackCounter:
-        """Return the rollback counter of the application called `application`."""
+        """Return the rollback counter of the deployment whose manifest has the identity `application`."""
         if not _APPLICATION.fullmatch(application):
             expected = "lower-case letters, digits, '.', '_' and '-', at most 100"
             raise ConfigError("this cannot name an application", expected=expected, came=repr(application)[:120])
         return RollbackCounter(self._folder / f"{application}.counter", self.key(), application)
+
+    def asked(self, identity: str) -> RollbackCounter:
+        """Return the count of inferences of the deployment called `identity`, for weights with a query limit."""
+        self.counter(identity)  # a name that is none is refused there
+        return RollbackCounter(self._folder / f"{identity}.asked", self.key(), f"{identity} asked")
 
     def _kept(self, name: str, make: Callable[[], SecretBytes], length: int | None = None) -> SecretBytes:
         """Return the secret in the file called `name`; `make` gives it where there is none yet."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
 from edgeward.backends.tee.instruction_model import InstructionModel, calibrated, from_profile
 from edgeward.backends.tee.normal_time import NormalTime, normal_time
-from edgeward.backends.tee.split_shape import HEADER_AND_TAG_BYTES, SplitShape, describe
+from edgeward.backends.tee.sealing import ENVELOPE_BYTES
+from edgeward.backends.tee.split_shape import SplitShape, describe
 from edgeward.core.errors import ConfigError
 from edgeward.devices import Basis, DeviceProfile, Figure, Precision, weakest
 from edgeward.graph.network import Network
@@ -32,7 +33,9 @@ class Estimate:
     `seconds_normal` is the unprotected network alone, `seconds_total` from the record to the answer, `period_seconds`
     the time between answers when records follow each other and the worlds overlap. `seconds` splits the work by term
     (their sum exceeds `seconds_total` by what overlaps), `instructions` the same for the secure world, `ram` the
-    secure memory by use. `basis` is the weakest among the figures used, `sources` what they are.
+    secure memory by use. `saved` is what the normal world no longer does once the last tap is there: float "work" and
+    "calls" of operators (negative where it does more than the unprotected network). `basis` is the weakest among the
+    figures used, `sources` what they are.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Estimate:
     basis: Basis
     sources: tuple[str, ...]
     definition: str = OVERHEAD
+    saved: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def overhead(self) -> float:
@@ -67,7 +71,7 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """Return the plain form with `overhead` and `fits`."""
         plain = {**vars(self), "overhead": self.overhead, "fits": self.fits, "sources": list(self.sources)}
-        return plain | {name: dict(plain[name]) for name in ("seconds", "instructions", "ram")}
+        return plain | {name: dict(plain[name]) for name in ("seconds", "instructions", "ram", "saved")}
 
 
 @final
@@ -133,6 +137,8 @@ class Emulator:
         busy = seconds["normal"] + seconds["handover"], self._seconds(sum(instructions.values()))
         ram = self._ram(shape)
         figures = self._used(normal, alone)
+        calls = alone.all_calls - max((normal.calls[shape.taps[tap]] for tap in order), default=0.0)
+        saved = {"work": alone.total - seconds["normal"] - calls, "calls": calls}
         return Estimate(
             shape.name,
             mode,
@@ -149,6 +155,7 @@ class Emulator:
             ram,
             weakest(figures),
             tuple(dict.fromkeys(f"{figure.basis}: {figure.source}" for figure in figures)),
+            saved=saved,
         )
 
     def _entry(self, shape: SplitShape, taps: Sequence[int], done: frozenset[int]) -> dict[str, float]:
@@ -168,7 +175,7 @@ class Emulator:
     def _ram(self, shape: SplitShape) -> dict[str, int]:
         return {
             "code": int(self._code.value),
-            "weights": shape.weight_bytes + HEADER_AND_TAG_BYTES,
+            "weights": shape.weight_bytes + ENVELOPE_BYTES,
             "arena": shape.arena_bytes,
             "inputs and answer": sum(shape.tap_bytes) + shape.output_bytes,
             "stack": int(self._world.stack_bytes.value),

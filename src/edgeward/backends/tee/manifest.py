@@ -18,8 +18,9 @@ SCHEMA = "edgeward.split/1"
 MAX_MANIFEST_BYTES, MAX_TAPS, MAX_BYTES = 1 << 20, 64, 1 << 31
 
 _SIZES = ("weights", "arena", "budget")
-_FILE = re.compile(r"[a-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){0,2}")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){0,2}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_IDENTITY = re.compile(r"[a-z0-9][a-z0-9._-]{0,89}")
 
 
 @final
@@ -27,10 +28,12 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class SplitManifest:
     """The contents of a split's `manifest.json`; canonical, so that equal manifests are equal bytes.
 
-    `files` are the SHA-256 of the normal world's network and of every C source; the sealed weights are not among them,
-    because they are bound to this manifest the other way round (and a digest of the weights would confirm guesses).
-    `sizes`: bytes of "weights", "arena" and the memory "budget" of the secure world. `counter` is the rollback counter
-    the weights are sealed with. `strategy` is plain data for people, never interpreted.
+    `identity` says which deployment this is a release of, whatever its strategy is called: the device keeps rollback
+    counter and query count under it. `files` are the SHA-256 of the normal world's network, of every C source and of
+    the card; the sealed weights are not among them, because they are bound to this manifest the other way round (and a
+    digest of the weights would confirm guesses). `sizes`: bytes of "weights", "arena" and the memory "budget" of the
+    secure world. `counter` is the rollback counter the weights are sealed with. `strategy` is plain data for people,
+    never interpreted.
     """
 
     name: str
@@ -42,7 +45,24 @@ class SplitManifest:
     counter: int
     assets: AssetMatrix
     strategy: Mapping[str, Any] = field(default_factory=dict)
+    identity: str = ""
     schema: str = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Check the identity, which becomes the name of a file. Raises: `ConfigError`."""
+        if not _IDENTITY.fullmatch(self.identity):
+            expected = "lower-case letters, digits, '.', '_' and '-', at most 90, the first a letter or digit"
+            raise ConfigError("this cannot identify a deployment", expected=expected, came=repr(self.identity)[:120])
+
+    @property
+    def policy(self) -> OutputPolicy:
+        """What leaves the secure world."""
+        return self.border.policy
+
+    @property
+    def query_limit(self) -> int | None:
+        """How many inferences a device answers."""
+        return self.border.query_limit
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain form."""
@@ -53,10 +73,12 @@ class SplitManifest:
             "classes": border.classes,
             "policy": border.policy,
             "ends_in_argmax": border.ends_in_argmax,
+            "query_limit": border.query_limit,
         }
         return {
             "schema": self.schema,
             "name": self.name,
+            "identity": self.identity,
             "files": dict(self.files),
             "border": plain_border,
             "transfer": self.transfer,
@@ -95,9 +117,13 @@ class SplitManifest:
 
 
 def manifest_of(
-    deployment: SplitDeployment, files: Mapping[str, bytes], sizes: Mapping[str, int], counter: int
+    deployment: SplitDeployment, files: Mapping[str, bytes], sizes: Mapping[str, int], counter: int, identity: str = ""
 ) -> SplitManifest:
-    """Return the manifest of a deployment whose parts in clear are `files` (path -> content)."""
+    """Return the manifest of a deployment whose parts in clear are `files` (path -> content).
+
+    `identity` is that of former releases of the same deployment. Empty takes one from the record and the classes alone:
+    releases that answer the same question share a counter then, which refuses too much rather than too little.
+    """
     digests = {path: hashlib.sha256(content).hexdigest() for path, content in sorted(files.items())}
     return SplitManifest(
         deployment.name,
@@ -109,7 +135,13 @@ def manifest_of(
         counter,
         deployment.assets,
         dict(deployment.strategy),
+        identity or _same_question(deployment),
     )
+
+
+def _same_question(deployment: SplitDeployment) -> str:
+    plain = [list(deployment.normal.input_shape()), deployment.border.classes]
+    return "question-" + hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:32]
 
 
 def _value_to_json(value: IntegerValue) -> dict[str, Any]:
@@ -133,6 +165,9 @@ def _read(plain: Any) -> SplitManifest:
     _require(
         isinstance(plain["name"], str) and 0 < len(plain["name"]) <= 100 and plain["name"].isprintable(), "no name"
     )
+    limit = border["query_limit"]
+    _require(limit is None or (_count(limit, (1 << 64) - 1) and limit > 0), "an impossible query limit")
+    _require(isinstance(plain["identity"], str), "no identity")
     _require(isinstance(plain["strategy"], dict), "a strategy that is not a table")
     return SplitManifest(
         plain["name"],
@@ -143,6 +178,7 @@ def _read(plain: Any) -> SplitManifest:
             border["classes"],
             border["policy"],
             border["ends_in_argmax"],
+            limit,
         ),
         plain["transfer"],
         Traffic(**traffic),
@@ -150,6 +186,7 @@ def _read(plain: Any) -> SplitManifest:
         plain["counter"],
         AssetMatrix.from_json(plain["assets"]),
         plain["strategy"],
+        plain["identity"],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import final
 
@@ -19,12 +19,18 @@ _BYTES: Mapping[Precision, float] = {"float32": 4, "int8": 1, "binary": 0.125}
 @dataclass(frozen=True)
 class NormalTime:
     """Seconds of each node of a network in the normal world, the seconds after which each value is there, and the
-    basis.
+    basis; `calls` is how much of the time to each value is the overhead of calling operators.
     """
 
     seconds: Mapping[str, float]
     ready: Mapping[str, float]
     basis: Basis
+    calls: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def all_calls(self) -> float:
+        """Seconds of calling operators in one inference."""
+        return max(self.calls.values(), default=0.0)
 
     @property
     def total(self) -> float:
@@ -40,6 +46,7 @@ def normal_time(network: Network, device: DeviceProfile, precision: Precision = 
     """
     used: list[Figure] = [device.bytes_per_second, device.op_overhead_seconds]
     seconds, ready, clock = {}, dict.fromkeys(network.inputs, 0.0), 0.0
+    calls, called = dict.fromkeys(network.inputs, 0.0), 0.0
     for node in network.nodes:
         took = 0.0
         if not (node.operator in _ALIAS or _fused(network, node)):
@@ -50,9 +57,10 @@ def normal_time(network: Network, device: DeviceProfile, precision: Precision = 
                 used.append(rate)
                 took = max(took, macs / rate.value)
             took += device.op_overhead_seconds.value
+            called += device.op_overhead_seconds.value
         clock += took
-        seconds[node.name], ready[node.output] = took, clock
-    return NormalTime(seconds, ready, weakest(used))
+        seconds[node.name], ready[node.output], calls[node.output] = took, clock, called
+    return NormalTime(seconds, ready, weakest(used), calls)
 
 
 def node_macs(network: Network, node: Node) -> int:

@@ -16,6 +16,7 @@ from edgeward.backends.tee.world import Application, SecureWorld, SecureWorldUna
 from edgeward.core.errors import ConfigError
 
 KIT = "EDGEWARD_OPTEE_KIT"
+HOW_TO = "docs/how-to/build-for-op-tee.md"
 _NAMESPACE = uuids.UUID("6d0f4a52-3a6c-5e0b-9d6e-0f5f4f9f3a10")
 _STACK_BYTES = 32 << 10
 # The kit's allocator keeps records of its own beside each block.
@@ -39,7 +40,7 @@ _HEADER = """\
 _CONFIGURATION = """\
 /* Fixed with the deployment: which blobs open and what leaves. */
 #define EDGEWARD_CONFIGURATION \\
-    {{{{{digest}}}, {floor}u, {policy}u, {label}u}}
+    {{{{{digest}}}, {floor}u, 0u, {policy}u, {label}u}}
 """
 _CLIENT = """\
 #define EDGEWARD_UUID {uuid}
@@ -79,8 +80,8 @@ install it where your secure world looks for applications.
 2. Ship `ta/` built without it, and the sealed weights beside it.
 3. `edgeward-client weights.sealed taps.bin` prints the answer as hexadecimal bytes; a third argument repeats and times.
 
-The device keeps key and rollback counter under the UUID above. A release under another UUID has neither: name your own
-UUID and keep it, or provision again and know that the older release still opens.
+The device keeps key, rollback counter and count of inferences under the UUID above. A release under another UUID has
+none of them: name your own UUID and keep it, or provision again and know that the older release still opens.
 
 Memory: {heap} bytes of heap and {stack} bytes of stack. The rollback counter is as hard to turn back as the secure
 storage of your device; files kept by the normal world can be put back by its owner.
@@ -112,7 +113,7 @@ class OpteeWorld(SecureWorld):
                 "the tier 'optee' needs your own OP-TEE development kit",
                 expected=f"{KIT} naming a folder with mk/ta_dev_kit.mk (export-ta_arm64 of your build)",
                 came=kit or f"{KIT} is not set",
-                fix="set it, or use the emulated tiers 'wasm' and 'process'",
+                fix=f"set {KIT}, see {HOW_TO}; or use the emulated tiers 'wasm' and 'process'",
             )
         folder = Path(tempfile.mkdtemp(prefix="edgeward-optee-"))
         uuid = write_folder(application, folder / "application", self._uuid)
@@ -133,8 +134,17 @@ class OpteeWorld(SecureWorld):
             "a trusted application runs on its device, not here",
             expected="the device that the kit was made for",
             came=f"{made} was built",
-            fix="install it there and run edgeward-client beside the sealed weights",
+            fix=f"install it there and run edgeward-client beside the sealed weights, see {HOW_TO}",
         )
+
+
+def uuid_of(identity: str) -> str:
+    """Return the UUID under which a device keeps key and counters of a deployment, over all its releases.
+
+    >>> uuid_of("demo") == uuid_of("demo") != uuid_of("other")
+    True
+    """
+    return str(uuids.uuid5(_NAMESPACE, f"identity {identity}"))
 
 
 def write_folder(application: Application, folder: Path, uuid: str = "") -> str:

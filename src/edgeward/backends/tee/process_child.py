@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 _PR_SET_DUMPABLE = 4
 _F_GET_SEALS, _SHRINK_AND_GROW = 1034, 2 | 4
-_START = struct.Struct("<32s48sQQ")
+_START = struct.Struct("<32s56sQQ")
 _OUT_OF_MEMORY, _GENERIC = 0xFFFF000C, 0xFFFF0000
 # What serving, AES-GCM and the interpreter around them need, on the processors that edgeward meets.
 _SERVING = (

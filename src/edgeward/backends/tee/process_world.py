@@ -22,7 +22,7 @@ from edgeward.backends.tee.world import Application, Result, SecureWorld, Secure
 from edgeward.core.extras import require
 from edgeward.core.randomness import SecretBytes
 
-_START = struct.Struct("<32s48sQQ")
+_START = struct.Struct("<32s56sQQ")
 _F_ADD_SEALS, _FIXED_SIZE = 1033, 1 | 2 | 4
 _SECONDS_TO_START, _SECONDS_TO_END = 60, 5
 

@@ -6,22 +6,24 @@ import hashlib
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 from edgeward.backends.tee.deployment import SplitDeployment
+from edgeward.backends.tee.evidence import Measurements, measure
 from edgeward.backends.tee.manifest import MAX_MANIFEST_BYTES, SplitManifest, manifest_of
 from edgeward.backends.tee.rollback import RollbackCounter
-from edgeward.backends.tee.sealing import seal
+from edgeward.backends.tee.sealing import open_sealed, seal
 from edgeward.backends.tee.session import Session
-from edgeward.backends.tee.split_executable import SessionHalf, SplitExecutable
+from edgeward.backends.tee.split_executable import Allowance, SessionHalf, SplitExecutable
 from edgeward.backends.tee.world import Application, SecureWorld
 from edgeward.codegen.emit import Program
 from edgeward.core.errors import VerificationFailed
 from edgeward.core.randomness import SecretBytes
 
 MANIFEST, NORMAL, SEALED = "manifest.json", "normal-world/model.onnx", "secure-world/weights.sealed"
+CARD = "CARD.md"
 SECURE = "secure-world"
 _SIZES = f"{SECURE}/net.h"
 _LARGEST_FILE, _LARGEST_TEXT = 1 << 30, 1 << 24
@@ -53,8 +55,10 @@ class SplitRelease:
             (4 if border.ends_in_argmax else border.classes,),
         )
 
-    def application(self, counter_floor: int = 0) -> Application:
-        """Return the trusted application, which accepts weights of at least `counter_floor`."""
+    def application(self, counter_floor: int = 0, asked: int = 0) -> Application:
+        """Return the trusted application, which accepts weights of at least `counter_floor`; `asked` inferences were
+        answered before.
+        """
         border = self.manifest.border
         return Application(
             self.program,
@@ -63,6 +67,7 @@ class SplitRelease:
             counter_floor,
             border.policy,
             border.ends_in_argmax,
+            asked,
         )
 
     def write(self, folder: Path) -> None:
@@ -103,11 +108,18 @@ class SplitRelease:
 
 
 def release(
-    deployment: SplitDeployment, key: SecretBytes, counter: int, *, memory_budget: int | None = None
+    deployment: SplitDeployment,
+    key: SecretBytes,
+    counter: int,
+    *,
+    memory_budget: int | None = None,
+    identity: str = "",
+    card: str | None = None,
 ) -> SplitRelease:
-    """Return `deployment` as files, its weights sealed for the device that holds `key`.
+    """Return `deployment` as files, its weights and query limit sealed for the device that holds `key`.
 
-    `memory_budget` is what the secure world may take in bytes; None takes exactly what it needs. Raises: `ModelError`
+    `memory_budget` is what the secure world may take in bytes; None takes exactly what it needs. `identity` is that of
+    former releases (see `manifest_of`), `card` the text of `CARD.md`, which the manifest covers. Raises: `ModelError`
     where a half has no form, `SecureMemoryExceeded` over budget.
     """
     from edgeward.backends.cleartext.onnx_lowering import to_onnx_bytes
@@ -124,33 +136,64 @@ def release(
         raise over_budget(Application(program, bytes(32), budget, 0, border.policy, border.ends_in_argmax))
     files = {NORMAL: to_onnx_bytes(deployment.normal)}
     files |= {f"{SECURE}/{name}": text.encode() for name, text in program.files.items()}
+    files |= {} if card is None else {CARD: card.encode("utf-8")}
     sizes = {"weights": program.weights_bytes, "arena": program.arena_bytes, "budget": budget}
-    manifest = manifest_of(deployment, files, sizes, counter)
-    return SplitRelease(manifest, files, seal(pack(secure), key, manifest.digest(), counter))
+    manifest = manifest_of(deployment, files, sizes, counter, identity)
+    return SplitRelease(manifest, files, seal(pack(secure), key, manifest.digest(), counter, deployment.query_limit))
+
+
+def resealed(split: SplitRelease, old: SecretBytes, new: SecretBytes, counter: int, card: str | None) -> SplitRelease:
+    """Return `split`, sealed with the key `old`, for the device that holds `new`, with another counter and card.
+
+    Raises: `SealedBlobError` where `old` does not open it.
+    """
+    opened = open_sealed(split.sealed, old, split.manifest.digest(), 0)
+    files = {path: data for path, data in split.files.items() if path != CARD}
+    files |= {} if card is None else {CARD: card.encode("utf-8")}
+    digests = {path: hashlib.sha256(data).hexdigest() for path, data in sorted(files.items())}
+    manifest = replace(split.manifest, files=digests, counter=counter)
+    limit = opened.query_limit or None
+    return SplitRelease(manifest, files, seal(opened.content, new, manifest.digest(), counter, limit))
 
 
 @final
 class RunningSplit:
     """A release running in two worlds; a context manager that ends the secure session."""
 
-    def __init__(self, split: SplitRelease, world: SecureWorld, counter: RollbackCounter | None = None) -> None:
+    def __init__(
+        self,
+        split: SplitRelease,
+        world: SecureWorld,
+        counter: RollbackCounter | None = None,
+        asked: RollbackCounter | None = None,
+    ) -> None:
         """Open a session in `world`, load the sealed weights and raise the device's rollback `counter`.
 
+        `asked` is the device's count of inferences, which a query limit goes on from; without it, it begins at 0.
         Raises: `BlobRefused` with the reason, `SecureMemoryExceeded`, `SecureWorldUnavailable`.
         """
         from edgeward.backends.cleartext.onnxruntime import OnnxExecutable
 
-        floor = counter.floor() if counter is not None else 0
-        self.session: Session = world.open_session(split.application(floor))
+        floor, before = (0 if kept is None else kept.floor() for kept in (counter, asked))
+        self.split, self._world = split, world
+        self._application = split.application(floor, before)
+        self.session: Session = world.open_session(self._application)
         try:
             loaded = self.session.load(split.sealed)
             if counter is not None:
                 counter.advance(loaded)
-            half = SessionHalf(self.session, world.tier, world.notice, split.manifest.transfer)
+            limit = split.manifest.border.query_limit
+            allowance = None if limit is None else Allowance(limit, before, asked)
+            half = SessionHalf(self.session, world.tier, world.notice, split.manifest.transfer, allowance)
             self.executable = SplitExecutable(OnnxExecutable(split.files[NORMAL]), split.manifest.border, half)
         except BaseException:
             self.session.close()
             raise
+
+    def measurements(self) -> Measurements:
+        """Return what evidence states of this session: its compiled application, sealed weights, manifest and tier."""
+        compiled = self._world.build(self._application).read_bytes()
+        return measure(compiled, self.split.sealed, self.split.manifest.digest(), self._world.tier)
 
     def __enter__(self) -> RunningSplit:
         """Return itself."""

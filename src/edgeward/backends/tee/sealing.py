@@ -1,8 +1,8 @@
-"""Sealed blobs: weights under AES-256-GCM, bound to one manifest and to a rollback counter.
+"""Sealed blobs: weights and their query limit under AES-256-GCM, bound to one manifest and to a rollback counter.
 
-Layout, little endian: magic "EWSB" (4), version 1 (2), header bytes 64 (2), counter (8), manifest digest (32), nonce
-(12), ciphertext bytes (4); then the ciphertext and its tag (16). Associated data is manifest digest || counter, so
-that a header altered in those two fields opens nothing.
+Layout, little endian: magic "EWSB" (4), version 2 (2), header bytes 64 (2), counter (8), manifest digest (32), nonce
+(12), ciphertext bytes (4); then the ciphertext (the weights, then the query limit: 8 bytes) and its tag (16).
+Associated data is manifest digest || counter, so that a header altered in those two fields opens nothing.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from edgeward.core.errors import ConfigError, VerificationFailed
 from edgeward.core.extras import require
 from edgeward.core.randomness import SecretBytes, SecretRandomness
 
-MAGIC, VERSION = b"EWSB", 1
+MAGIC, VERSION = b"EWSB", 2
 KEY_BYTES, NONCE_BYTES, TAG_BYTES, DIGEST_BYTES = 32, 12, 16, 32
 LARGEST_PLAINTEXT = 1 << 30
 LARGEST_COUNTER = (1 << 64) - 1
 
 _HEADER = struct.Struct("<4sHHQ32s12sI")
 HEADER_BYTES = _HEADER.size
+_LIMIT = struct.Struct("<Q")
+ENVELOPE_BYTES = HEADER_BYTES + _LIMIT.size + TAG_BYTES
+"""What a sealed blob has on top of the weights; it is opened in place, so that it lies in secure memory once."""
 
 
 class Refusal(Enum):
@@ -55,28 +58,45 @@ class SealedHeader:
     ciphertext_bytes: int
 
 
+@final
+@dataclass(frozen=True)
+class Opened:
+    """What an authentic blob held: the content, how many inferences it allows (0: any number), and its counter."""
+
+    content: bytes
+    query_limit: int
+    counter: int
+
+
 def new_key() -> SecretBytes:
     """Return a fresh 256-bit key from the operating system's generator."""
     return SecretBytes.draw(KEY_BYTES)
 
 
-def seal(plaintext: bytes, key: SecretBytes, manifest_digest: bytes, counter: int) -> bytes:
+def seal(
+    plaintext: bytes, key: SecretBytes, manifest_digest: bytes, counter: int, query_limit: int | None = None
+) -> bytes:
     """Return `plaintext` encrypted and authenticated under `key`, bound to `manifest_digest` (32 bytes) and `counter`.
 
+    `query_limit` is how many inferences the secure world answers with these weights; None for any number.
+
     Guarantee: AES-256-GCM (assumed secure) with a fresh random 96-bit nonce; seal fewer than 2^32 blobs with one key.
-    The length of the plaintext shows. Cost: 64 + 16 bytes on top. Raises: `ConfigError`.
+    The length of the plaintext shows. Cost: `ENVELOPE_BYTES` on top. Raises: `ConfigError`.
     """
     _check(key, manifest_digest, counter)
+    if query_limit is not None and not 0 < query_limit <= LARGEST_COUNTER:
+        fix = "leave the limit out to allow any number of inferences"
+        raise ConfigError("this cannot limit queries", expected="a count from 1", came=str(query_limit), fix=fix)
     if len(plaintext) > LARGEST_PLAINTEXT:
         raise ConfigError("the blob is too large to seal", expected="at most 1 GiB", came=f"{len(plaintext)} bytes")
-    nonce = SecretRandomness().bytes(NONCE_BYTES)
-    ciphertext = _cipher(key).encrypt(nonce, plaintext, associated_data(manifest_digest, counter))
-    header = _HEADER.pack(MAGIC, VERSION, HEADER_BYTES, counter, manifest_digest, nonce, len(plaintext))
+    nonce, content = SecretRandomness().bytes(NONCE_BYTES), plaintext + _LIMIT.pack(query_limit or 0)
+    ciphertext = _cipher(key).encrypt(nonce, content, associated_data(manifest_digest, counter))
+    header = _HEADER.pack(MAGIC, VERSION, HEADER_BYTES, counter, manifest_digest, nonce, len(content))
     return bytes(header + ciphertext)
 
 
-def open_sealed(blob: bytes, key: SecretBytes, manifest_digest: bytes, counter_floor: int) -> tuple[bytes, int]:
-    """Return (plaintext, counter) of a blob sealed for `manifest_digest` with a counter of at least `counter_floor`.
+def open_sealed(blob: bytes, key: SecretBytes, manifest_digest: bytes, counter_floor: int) -> Opened:
+    """Return what is in a blob sealed for `manifest_digest` with a counter of at least `counter_floor`.
 
     Guarantee: whoever lacks the key cannot make a blob that opens, nor move one to another manifest or counter
     (AES-256-GCM, assumed secure). Nothing of the plaintext is returned unless the whole blob is authentic.
@@ -99,23 +119,24 @@ def open_sealed(blob: bytes, key: SecretBytes, manifest_digest: bytes, counter_f
 
     try:
         data = associated_data(manifest_digest, header.counter)
-        return _cipher(key).decrypt(header.nonce, blob[HEADER_BYTES:], data), header.counter
+        content = _cipher(key).decrypt(header.nonce, blob[HEADER_BYTES:], data)
     except InvalidTag:
         expected = "the authentication tag of this key"
         raise SealedBlobError(Refusal.TAMPERED, expected, "another tag", again) from None
+    return Opened(content[: -_LIMIT.size], _LIMIT.unpack(content[-_LIMIT.size :])[0], header.counter)
 
 
 def read_header(blob: bytes) -> SealedHeader:
     """Return the clear header of a blob of foreign origin. Raises: `SealedBlobError` for length and format."""
     fix = "fetch the blob again"
-    if len(blob) < HEADER_BYTES + TAG_BYTES:
-        expected = f"at least {HEADER_BYTES + TAG_BYTES} bytes"
+    if len(blob) < ENVELOPE_BYTES:
+        expected = f"at least {ENVELOPE_BYTES} bytes"
         raise SealedBlobError(Refusal.TRUNCATED, expected, f"{len(blob)} bytes", fix)
     magic, version, length, counter, digest, nonce, count = _HEADER.unpack_from(blob)
     if (magic, version, length) != (MAGIC, VERSION, HEADER_BYTES):
         came = f"magic {magic!r}, version {version}, header of {length} bytes"
         raise SealedBlobError(Refusal.UNKNOWN_FORMAT, f"magic {MAGIC!r}, version {VERSION}", came, fix)
-    if len(blob) != HEADER_BYTES + count + TAG_BYTES:
+    if count < _LIMIT.size or len(blob) != HEADER_BYTES + count + TAG_BYTES:
         expected = f"{HEADER_BYTES + count + TAG_BYTES} bytes"
         raise SealedBlobError(Refusal.TRUNCATED, expected, f"{len(blob)} bytes", fix)
     return SealedHeader(counter, digest, nonce, count)

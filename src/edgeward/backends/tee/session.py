@@ -13,7 +13,7 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Int8
 
-from edgeward.backends.tee.sealing import HEADER_BYTES, TAG_BYTES, Refusal, SealedBlobError
+from edgeward.backends.tee.sealing import ENVELOPE_BYTES, Refusal, SealedBlobError
 from edgeward.backends.tee.world import Application, Command, Result, SecureWorldDead, SecureWorldError
 from edgeward.core.errors import DataError
 
@@ -91,15 +91,15 @@ class Channel(ABC):
 def window_bytes(application: Application) -> int:
     """Return the size of the shared window: one sealed blob, or all inputs and the answer."""
     program = application.program
-    blob = HEADER_BYTES + program.weights_bytes + TAG_BYTES
+    blob = program.weights_bytes + ENVELOPE_BYTES
     exchange = _aligned(sum(program.input_bytes)) + _aligned(application.answer_bytes)
     return -(-max(blob, exchange, 4096) // 4096) * 4096
 
 
 def configuration(application: Application) -> bytes:
     """Return the application's `struct edgeward_configuration`."""
-    digest, floor = application.manifest_digest, application.counter_floor
-    return struct.pack("<32sQII", digest, floor, application.policy_code, int(application.ends_in_argmax))
+    digest, counts = application.manifest_digest, (application.counter_floor, application.asked)
+    return struct.pack("<32sQQII", digest, *counts, application.policy_code, int(application.ends_in_argmax))
 
 
 @final
@@ -166,7 +166,7 @@ class Session:
             self._shared[start : start + size] = x.reshape(-1).view(np.uint8)
         meter = self._channel.meter
         meter.switches, meter.bytes_in = meter.switches + 1, meter.bytes_in + self._starts[-1]
-        _check(MESSAGE.unpack(self._channel.exchange(self._infer))[0], "answer")
+        _check_answer(MESSAGE.unpack(self._channel.exchange(self._infer))[0])
         return self._answer()
 
     def stream(self, taps: Iterable[Int8[np.ndarray, "..."]]) -> Any:
@@ -183,8 +183,10 @@ class Session:
             words = (start, size, i, 0) if i < last else (start, size, self._answer_at, self._application.answer_bytes)
             types = ParamType.MEMREF_INPUT | (ParamType.VALUE_INPUT if i < last else ParamType.MEMREF_OUTPUT) << 4
             result, _ = self.exchange(Command.FEED if i < last else Command.INFER, types, (*words, 0, 0, 0, 0))
-            _check(result, "take a tap" if i < last else "answer")
-            if i == last:
+            if i < last:
+                _check(result, "take a tap")
+            else:
+                _check_answer(result)
                 return self._answer()
         raise DataError("the taps ended early", expected=f"{len(self._sizes)} taps", came="fewer")
 
@@ -272,6 +274,13 @@ class Session:
 
 
 @final
+class QueryLimitReached(SecureWorldError):
+    """The secure world has answered as often as the limit allows that is sealed with the weights."""
+
+    exit_code = 3
+
+
+@final
 class BlobRefused(SealedBlobError, SecureWorldError):
     """The secure world refused a sealed blob; `reason` says why."""
 
@@ -279,8 +288,8 @@ class BlobRefused(SealedBlobError, SecureWorldError):
         """Say what this application would have accepted."""
         weights = application.program.weights_bytes
         expected = {
-            Refusal.TRUNCATED: f"{HEADER_BYTES + weights + TAG_BYTES} bytes for {weights} bytes of weights",
-            Refusal.UNKNOWN_FORMAT: "a sealed blob of version 1",
+            Refusal.TRUNCATED: f"{weights + ENVELOPE_BYTES} bytes for {weights} bytes of weights",
+            Refusal.UNKNOWN_FORMAT: "a sealed blob of version 2",
             Refusal.FOREIGN_MANIFEST: f"manifest {application.manifest_digest.hex()[:16]}...",
             Refusal.OLDER_COUNTER: f"a rollback counter of at least {application.counter_floor}",
             Refusal.TAMPERED: "the authentication tag of this device's key",
@@ -302,6 +311,18 @@ def _aligned(size: int) -> int:
 
 def _result(code: int) -> Result:
     return Result(code) if code in Result.__members__.values() else Result.TEE_ERROR_GENERIC
+
+
+def _check_answer(code: int) -> None:
+    if code == Result.TEE_ERROR_ACCESS_DENIED:
+        raise QueryLimitReached(
+            "the secure world answers no more: TEE_ERROR_ACCESS_DENIED",
+            result=Result.TEE_ERROR_ACCESS_DENIED,
+            expected="fewer inferences than the query limit that is sealed with the weights",
+            came="the limit, over all sessions of this device",
+            fix="ask whoever sealed the weights for a release with a higher limit",
+        )
+    _check(code, "answer")
 
 
 def _check(code: int, doing: str) -> None:

@@ -14,6 +14,7 @@ from edgeward.backends.tee.deployment import Border, SplitDeployment, Transfer
 from edgeward.graph.network import Network
 
 if TYPE_CHECKING:
+    from edgeward.backends.tee.rollback import RollbackCounter
     from edgeward.backends.tee.session import Session
 
 
@@ -54,15 +55,42 @@ class ReferenceHalf(SecureHalf):
 
 
 @final
+class Allowance:
+    """How many inferences a query limit leaves; the secure world refuses by itself, this keeps its count on the device.
+
+    What is about to be asked is written down first: a session that dies in between has used it up.
+    """
+
+    def __init__(self, limit: int, asked: int, kept: RollbackCounter | None) -> None:
+        """Go on from `asked`; `kept` None forgets with the session."""
+        self._limit, self._asked, self._kept = limit, asked, kept
+
+    def take(self, count: int) -> None:
+        """Write down that `count` more inferences are asked for."""
+        self._asked = min(self._asked + count, self._limit)
+        if self._kept is not None:
+            self._kept.advance(self._asked)
+
+
+@final
 class SessionHalf(SecureHalf):
     """An open session of a secure world that holds the sealed weights already."""
 
-    def __init__(self, session: Session, tier: str, notice: str, transfer: Transfer = "batch") -> None:
+    def __init__(
+        self,
+        session: Session,
+        tier: str,
+        notice: str,
+        transfer: Transfer = "batch",
+        allowance: Allowance | None = None,
+    ) -> None:
         """Answer through `session`, which stays its opener's to close; taps cross as `transfer` says."""
         self._session, self.tier, self.notice = session, tier, notice
-        self._transfer = transfer
+        self._transfer, self._allowance = transfer, allowance
 
     def answers(self, taps: Sequence[Int8[np.ndarray, "n ..."]]) -> np.ndarray:
+        if self._allowance is not None:
+            self._allowance.take(len(taps[0]))
         return np.asarray(self._session.infer_all(taps, one_by_one=self._transfer == "stream"))
 
 

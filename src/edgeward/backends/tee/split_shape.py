@@ -7,7 +7,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from edgeward.backends.tee.sealing import HEADER_BYTES, TAG_BYTES
 from edgeward.backends.tee.secure_steps import SecureStep, steps_of
 from edgeward.core.errors import CompositionError
 from edgeward.graph.liveness import peak_activation_bytes
@@ -15,9 +14,6 @@ from edgeward.graph.network import Network
 
 if TYPE_CHECKING:
     from edgeward.backends.tee.deployment import SplitDeployment, Transfer
-
-HEADER_AND_TAG_BYTES = HEADER_BYTES + TAG_BYTES
-"""What a sealed blob has on top of the weights; it is opened in place, so that it lies in secure memory once."""
 
 
 @final

@@ -92,7 +92,8 @@ class Application:
     `program` is the network in C; its one output is int8 logits, or one int32 where `ends_in_argmax`. `memory_budget`
     counts the bytes the application may take: sealed weights, arena, copies of its inputs and its output (code and
     stack are not in it). `counter_floor` is the lowest rollback counter it accepts. `policy` says what leaves: the
-    label, the labels of the 5 best classes in order, or the logits.
+    label, the labels of the 5 best classes in order, or the logits. `asked` counts the inferences of former sessions,
+    for weights that are sealed with a query limit.
 
     Raises: `ConfigError` with every problem.
     """
@@ -103,6 +104,7 @@ class Application:
     counter_floor: int = 0
     policy: OutputPolicy = "label"
     ends_in_argmax: bool = True
+    asked: int = 0
 
     def __post_init__(self) -> None:
         """Check the figures; all problems in one error."""
@@ -113,11 +115,11 @@ class Application:
     @property
     def needed_bytes(self) -> int:
         """Least memory budget under which a session opens."""
-        from edgeward.backends.tee.sealing import HEADER_BYTES, TAG_BYTES
+        from edgeward.backends.tee.sealing import ENVELOPE_BYTES
 
         program = self.program
-        record = 8 * (len(program.input_bytes) + 4)  # the session's own, with its pointers
-        pieces = [record, HEADER_BYTES + program.weights_bytes + TAG_BYTES, program.arena_bytes, *program.input_bytes]
+        record = 8 * (len(program.input_bytes) + 6)  # the session's own, with its pointers
+        pieces = [record, program.weights_bytes + ENVELOPE_BYTES, program.arena_bytes, *program.input_bytes]
         return sum((max(size, 1) + 63) // 64 * 64 for size in [*pieces, *program.output_bytes])
 
     @property
@@ -141,6 +143,8 @@ def _problems(application: Application) -> list[str]:
         found.append(f"a memory budget of {application.memory_budget} bytes, expected 1 to {_LARGEST_BUDGET}")
     if not 0 <= application.counter_floor < 1 << 64:
         found.append(f"counter floor {application.counter_floor}, expected 64 bits without a sign")
+    if not 0 <= application.asked < 1 << 64:
+        found.append(f"{application.asked} former inferences, expected 64 bits without a sign")
     if policy not in get_args(OutputPolicy):
         found.append(f"policy '{policy}', expected one of {', '.join(get_args(OutputPolicy))}")
     sizes: dict[str, tuple[int, ...]] = {"weights": (program.weights_bytes,), "arena": (program.arena_bytes,)}

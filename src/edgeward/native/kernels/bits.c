@@ -1,4 +1,5 @@
-/* Bit-sliced words: transposes of 32 x 32 and 64 x 64 bit matrices, planes of whole arrays, one fused AND of shares. */
+/* Bit-sliced words: transposes of 32 x 32 and 64 x 64 bit matrices, planes of whole arrays, one fused AND of shares,
+ * look-ups in shared tables. */
 
 #include <stdint.h>
 #include <string.h>
@@ -72,4 +73,38 @@ DOOR void edgeward_beaver_and(int32_t first, const uint64_t *d, const uint64_t *
                               const uint64_t *b, const uint64_t *c, uint64_t *z, int64_t words) {
     uint64_t mine = first ? ~0ULL : 0;
     for (int64_t i = 0; i < words; i++) z[i] = c[i] ^ (d[i] & (b[i] ^ (e[i] & mine))) ^ (e[i] & a[i]);
+}
+
+#define BLOCK 64 /* bytes side by side */
+
+/* Halves the table of `entries` rows by one index bit after the other, the highest first; row 0 is what is left. */
+static void look_up(uint8_t (*table)[BLOCK], int64_t entries, uint8_t (*index)[BLOCK], int64_t width) {
+    for (int64_t bit = width - 1; bit >= 0; bit--) {
+        entries /= 2;
+        for (int64_t i = 0; i < entries; i++)
+            for (int b = 0; b < BLOCK; b++) table[i][b] ^= (table[i][b] ^ table[i + entries][b]) & index[bit][b];
+    }
+}
+
+/* Look-ups of public chunks in shared thermometer codes t_1 .. t_(2^w - 1), rows of `bytes`: for each of `count` chunks
+ * less = t_(chunk + 1), with t_(2^w) = 0, and equal = t_chunk xor less, with t_0 = `one`. Chunks are 1 to 8 bits. */
+DOOR void edgeward_look_up_chunks(const int64_t *widths, int64_t count, uint8_t one, const uint8_t *bits,
+                                  const uint8_t *codes, uint8_t *less, uint8_t *equal, int64_t bytes) {
+    uint8_t low[256][BLOCK], high[256][BLOCK], index[8][BLOCK];
+    for (int64_t c = 0; c < count; c++) {
+        int64_t entries = (int64_t)1 << widths[c];
+        for (int64_t start = 0; start < bytes; start += BLOCK) {
+            size_t here = (size_t)(bytes - start < BLOCK ? bytes - start : BLOCK);
+            for (int64_t i = 0; i < widths[c]; i++) memcpy(index[i], bits + i * bytes + start, here);
+            for (int64_t i = 0; i + 1 < entries; i++) {
+                memcpy(low[i], codes + i * bytes + start, here);
+                memcpy(high[i + 1], low[i], here);
+            }
+            memset(low[entries - 1], 0, BLOCK), memset(high[0], one, BLOCK);
+            look_up(low, entries, index, widths[c]), look_up(high, entries, index, widths[c]);
+            for (size_t b = 0; b < here; b++) high[0][b] ^= low[0][b];
+            memcpy(less + c * bytes + start, low[0], here), memcpy(equal + c * bytes + start, high[0], here);
+        }
+        bits += widths[c] * bytes, codes += (entries - 1) * bytes;
+    }
 }

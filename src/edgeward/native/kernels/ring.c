@@ -1,5 +1,5 @@
-/* Products and convolutions modulo 2^32 and 2^64: packing, blocking, and the rows a convolution reads as if it were a
- * matrix (never stored as one). The register tiles are in ring_x86.c and ring_amx.c; the portable one is here. */
+/* Products and convolutions modulo 2^32 and 2^64: packing and blocking. The rows of the right-hand matrix come from
+ * ring_source.c; the register tiles are in ring_x86.c and ring_amx.c, the portable one is here. */
 
 #include "ring.h"
 
@@ -10,77 +10,11 @@
 #define THIN_ROWS 3
 #define NARROW_COLUMNS 4
 #define THIN_COLUMNS 512
-#define LEAST(a, b) ((a) < (b) ? (a) : (b))
-#define UP(a, b) (((a) + (b)-1) / (b) * (b))
+#define THIN_DEPTH 64
 
 PLAIN_TILE(c32, , uint32_t, 16, 4, 2)
 PLAIN_TILE(c64, , uint64_t, 16, 4, 2)
 static const ring_tile tiles_c[2] = {PLAIN_ENTRY(c32, uint32_t, 4, 512), PLAIN_ENTRY(c64, uint64_t, 4, 256)};
-
-/* The right-hand matrix: a stored one, or the patches of an image [channels][height][width] zero outside. */
-typedef struct {
-    const char *data;
-    int64_t word, stride; /* bytes per word; words per row of a stored matrix */
-    int64_t height, width, kernel_h, kernel_w, step_h, step_w, pad_h, pad_w, gap_h, gap_w, out_w;
-    int image;
-} source;
-
-static inline void clear(char *to, int64_t bytes) {
-    if (bytes > 0) memset(to, 0, (size_t)bytes);
-}
-
-/* Stores `count` elements, from output pixel (oy, ox) on, of the image row that (channel, ky, kx) stands for. */
-static void copy_patch_row(const source *s, int64_t channel, int64_t ky, int64_t kx, int64_t oy, int64_t ox,
-                           int64_t count, char *to) {
-    int64_t word = s->word;
-    for (; count > 0; oy++, ox = 0) {
-        int64_t run = LEAST(count, s->out_w - ox), y = oy * s->step_h + ky * s->gap_h - s->pad_h, i = 0;
-        int64_t x = ox * s->step_w + kx * s->gap_w - s->pad_w;
-        if (y >= 0 && y < s->height) {
-            const char *line = s->data + (channel * s->height + y) * s->width * word;
-            for (; i < run && x < 0; i++, x += s->step_w) clear(to + i * word, word);
-            if (s->step_w == 1) {
-                int64_t inside = x < s->width ? LEAST(run - i, s->width - x) : 0;
-                if (inside > 0) memcpy(to + i * word, line + x * word, (size_t)(inside * word));
-                i += inside;
-            } else if (word == 8) {
-                for (; i < run && x < s->width; i++, x += s->step_w) memcpy(to + i * 8, line + x * 8, 8);
-            } else {
-                for (; i < run && x < s->width; i++, x += s->step_w) memcpy(to + i * 4, line + x * 4, 4);
-            }
-        }
-        clear(to + i * word, (run - i) * word);
-        to += run * word, count -= run;
-    }
-}
-
-/* Stores elements j .. j + count - 1 of rows first .. first + k - 1, each filled up to `columns` with zeros. */
-static void copy_rows(const source *s, int64_t first, int64_t k, int64_t j, int64_t count, int64_t columns, char *to) {
-    int64_t word = s->word, channel = 0, ky = 0, kx = 0, oy = 0, ox = 0;
-    if (s->image) {
-        kx = first % s->kernel_w, ky = first / s->kernel_w % s->kernel_h, channel = first / s->kernel_w / s->kernel_h;
-        oy = j / s->out_w, ox = j % s->out_w;
-    }
-    for (int64_t t = 0; t < k; t++, to += columns * word) {
-        if (!s->image) {
-            memcpy(to, s->data + ((first + t) * s->stride + j) * word, (size_t)(count * word));
-        } else {
-            copy_patch_row(s, channel, ky, kx, oy, ox, count, to);
-            if (++kx == s->kernel_w) kx = 0, ky++;
-            if (ky == s->kernel_h) ky = 0, channel++;
-        }
-        clear(to + count * word, (columns - count) * word);
-    }
-}
-
-/* Points rows[0..k) at `columns` readable elements each, of which the first `count` are the matrix's. */
-static void find_rows(const source *s, int64_t first, int64_t k, int64_t j, int64_t count, int64_t columns, char *room,
-                      const void **rows) {
-    int stored = !s->image && count == columns;
-    if (!stored) copy_rows(s, first, k, j, count, columns, room);
-    for (int64_t t = 0; t < k; t++)
-        rows[t] = stored ? s->data + ((first + t) * s->stride + j) * s->word : room + t * columns * s->word;
-}
 
 static void add_part(const char *from, int64_t nr, char *c, int64_t ldc, int64_t rows, int64_t columns, int64_t word) {
     for (int64_t r = 0; r < rows; r++)
@@ -92,34 +26,39 @@ static void add_part(const char *from, int64_t nr, char *c, int64_t ldc, int64_t
         }
 }
 
-static char *room_for(int64_t bytes) { return aligned_alloc(64, (size_t)UP(bytes < 64 ? 64 : bytes, 64)); }
-
-/* Few rows of A: every row of B is read once and added, without packing. */
-static int thin_product(const ring_tile *v, const char *a, const source *s, char *c, int64_t m, int64_t k, int64_t n) {
-    int64_t word = s->word, kc = 64;
-    char *room = room_for(kc * THIN_COLUMNS * word);
-    const void *rows[64];
-    if (!room) return 2;
-    for (int64_t j = 0; j < n; j += THIN_COLUMNS)
-        for (int64_t t = 0; t < k; t += kc) {
-            int64_t columns = LEAST(THIN_COLUMNS, n - j), depth = LEAST(kc, k - t);
-            find_rows(s, t, depth, j, columns, columns, room, rows);
-            for (int64_t i = 0; i < m; i++) v->thin(a + (i * k + t) * word, depth, rows, columns, c + (i * n + j) * word);
-        }
-    free(room);
-    return 0;
+/* c += a b for the rows of B that start at `from`, `columns` words each. */
+static void thin_rows(const ring_tile *v, const char *a, const ring_strip *p, int64_t from, char *c, int64_t m, int64_t k,
+                      int64_t n, int64_t columns, int64_t word) {
+    const void *rows[THIN_DEPTH];
+    for (int64_t t = 0; t < k; t += THIN_DEPTH) {
+        int64_t depth = LEAST(THIN_DEPTH, k - t);
+        for (int64_t r = 0; r < depth; r++) rows[r] = p->lines + p->places[t + r] + from;
+        for (int64_t i = 0; i < m; i++) v->thin(a + (i * k + t) * word, depth, rows, columns, c + i * n * word);
+    }
 }
 
-static void copy_column(const source *s, int64_t j, int64_t k, char *to) {
+/* Few rows of A: every row of B is read once and added, without packing. */
+static void thin_product(const ring_tile *v, const char *a, const ring_source *s, ring_strip *p, char *c, int64_t m,
+                         int64_t k, int64_t n) {
+    int64_t word = s->word;
+    for (int64_t j = 0; j < n; j += THIN_COLUMNS) {
+        int64_t columns = LEAST(THIN_COLUMNS, n - j);
+        ring_load_strip(p, s, j, columns);
+        for (int64_t r = 0; r < p->count; r++)
+            thin_rows(v, a, p, p->runs[r].from, c + j * word + p->runs[r].to, m, k, n, p->runs[r].bytes / word, word);
+    }
+}
+
+static void copy_column(const ring_source *s, int64_t j, int64_t k, char *to) {
     for (int64_t t = 0; t < k; t++)
         memcpy(to + t * s->word, s->data + (t * s->stride + j) * s->word, (size_t)s->word);
 }
 
 /* Few columns of a stored B: dot products of the rows of A with each column. */
-static int narrow_product(const ring_tile *v, const char *a, const source *s, char *c, int64_t m, int64_t k,
+static int narrow_product(const ring_tile *v, const char *a, const ring_source *s, char *c, int64_t m, int64_t k,
                           int64_t n) {
     int64_t word = s->word;
-    char *column = room_for(k * word);
+    char *column = ring_room(k * word);
     if (!column) return 2;
     for (int64_t j = 0; j < n; j++) {
         copy_column(s, j, k, column);
@@ -143,9 +82,9 @@ static void close_workspace(workspace *w) {
 static int open_workspace(workspace *w, const ring_tile *v, int64_t word, int64_t m, int64_t k, int64_t n) {
     w->kc = LEAST(v->kc, UP(k, v->kstep)), w->nc = LEAST(NC / v->nr * v->nr, UP(n, v->nr)), w->mc = v->mc;
     w->a_panel = w->kc * v->a_bytes, w->b_panel = w->kc * v->b_bytes, w->a_block = UP(m, v->mr) / v->mr * w->a_panel;
-    w->a = room_for(UP(k, w->kc) / w->kc * w->a_block), w->b = room_for(w->nc / v->nr * w->b_panel);
-    w->rows_room = room_for(w->kc * v->nr * word), w->edge = room_for(v->mr * v->nr * word);
-    w->nothing = room_for(v->nr * word), w->rows = malloc((size_t)w->kc * sizeof *w->rows);
+    w->a = ring_room(UP(k, w->kc) / w->kc * w->a_block), w->b = ring_room(w->nc / v->nr * w->b_panel + RING_SLACK);
+    w->rows_room = ring_room(w->kc * v->nr * word + RING_SLACK), w->edge = ring_room(v->mr * v->nr * word);
+    w->nothing = ring_room(v->nr * word), w->rows = malloc((size_t)w->kc * sizeof *w->rows);
     if (!w->a || !w->b || !w->rows_room || !w->edge || !w->nothing || !w->rows) {
         close_workspace(w);
         return 2;
@@ -161,16 +100,16 @@ static void pack_left(workspace *w, const ring_tile *v, const char *a, int64_t w
                       w->a + pc / w->kc * w->a_block + i / v->mr * w->a_panel);
 }
 
-static void pack_right(workspace *w, const ring_tile *v, const source *s, int64_t pc, int64_t depth, int64_t jc,
-                       int64_t width) {
+static void pack_right(workspace *w, const ring_tile *v, const ring_source *s, ring_strip *p, int64_t pc, int64_t depth,
+                       int64_t jc, int64_t width) {
     for (int64_t j = 0; j < width; j += v->nr) {
         char *panel = w->b + j / v->nr * w->b_panel;
         int64_t count = LEAST(v->nr, width - j), whole = UP(depth, v->kstep);
         if (!v->pack_b) {
-            copy_rows(s, pc, depth, jc + j, count, v->nr, panel);
+            ring_copy_rows(p, s, pc, depth, jc + j, count, v->nr, panel);
             continue;
         }
-        find_rows(s, pc, depth, jc + j, count, v->nr, w->rows_room, w->rows);
+        ring_find_rows(p, s, pc, depth, jc + j, count, v->nr, w->rows_room, w->rows);
         for (int64_t t = depth; t < whole; t++) w->rows[t] = w->nothing;
         v->pack_b(w->rows, whole, panel);
     }
@@ -196,25 +135,32 @@ static void block_product(const workspace *w, const ring_tile *v, const char *pa
 }
 
 /* c[i] += a b[i] for `count` right-hand matrices `step` bytes apart. Returns 0, or 2 where memory ran out. */
-static int products(const ring_tile *v, const char *a, source s, int64_t step, char *c, int64_t c_step, int64_t count,
-                    int64_t m, int64_t k, int64_t n) {
+static int products(const ring_tile *v, const char *a, ring_source s, ring_strip *p, int64_t step, char *c, int64_t c_step,
+                    int64_t count, int64_t m, int64_t k, int64_t n) {
     int64_t word = s.word;
     int narrow = !s.image && n < NARROW_COLUMNS, failed = 0;
     if (m < THIN_ROWS || narrow) {
-        for (int64_t i = 0; i < count && !failed; i++, s.data += step, c += c_step)
-            failed = narrow ? narrow_product(v, a, &s, c, m, k, n) : thin_product(v, a, &s, c, m, k, n);
+        for (int64_t i = 0; i < count && !failed; i++, s.data += step, c += c_step) {
+            if (narrow)
+                failed = narrow_product(v, a, &s, c, m, k, n);
+            else
+                thin_product(v, a, &s, p, c, m, k, n);
+        }
         return failed;
     }
     workspace w;
     if (open_workspace(&w, v, word, m, k, n)) return 2;
     pack_left(&w, v, a, word, m, k);
     for (int64_t i = 0; i < count; i++, s.data += step, c += c_step)
-        for (int64_t jc = 0; jc < n; jc += w.nc)
+        for (int64_t jc = 0; jc < n; jc += w.nc) {
+            int64_t width = LEAST(w.nc, n - jc);
+            ring_load_strip(p, &s, jc, width);
             for (int64_t pc = 0; pc < k; pc += w.kc) {
-                int64_t width = LEAST(w.nc, n - jc), depth = LEAST(w.kc, k - pc);
-                pack_right(&w, v, &s, pc, depth, jc, width);
+                int64_t depth = LEAST(w.kc, k - pc);
+                pack_right(&w, v, &s, p, pc, depth, jc, width);
                 block_product(&w, v, w.a + pc / w.kc * w.a_block, UP(depth, v->kstep), c + jc * word, m, n, width, word);
             }
+        }
     close_workspace(&w);
     return 0;
 }
@@ -256,13 +202,17 @@ DOOR int32_t edgeward_ring_matmul(int32_t variant, int32_t bits, const char *a, 
     const ring_tile *v = tile_of(variant, bits);
     int64_t word = bits / 8;
     int failed = 0;
+    ring_source s = {.word = word, .stride = n};
+    ring_strip p;
+    if (ring_open_strip(&p, &s, k, n, NC, THIN_COLUMNS)) return 2;
     memset(c, 0, (size_t)(batch * m * n * word));
     if (v->begin) v->begin();
     for (int64_t i = 0; i < batch && !failed; i++) {
-        source s = {.data = b + i * k * n * word, .word = word, .stride = n};
-        failed = products(v, a + i * m * k * word, s, 0, c + i * m * n * word, 0, 1, m, k, n);
+        s.data = b + i * k * n * word;
+        failed = products(v, a + i * m * k * word, s, &p, 0, c + i * m * n * word, 0, 1, m, k, n);
     }
     if (v->end) v->end();
+    ring_close_strip(&p);
     return failed;
 }
 
@@ -275,18 +225,23 @@ DOOR int32_t edgeward_ring_conv2d(int32_t variant, int32_t bits, const char *x, 
     int64_t word = bits / 8, batch = shape[0], groups = shape[1], channels = shape[2], outputs = shape[5];
     int64_t pixels = shape[14] * shape[15], depth = channels * shape[6] * shape[7];
     int failed = 0;
-    source s = {.word = word,         .height = shape[3],  .width = shape[4],   .kernel_h = shape[6],
+    ring_source s = {.word = word,         .height = shape[3],  .width = shape[4],   .kernel_h = shape[6],
                 .kernel_w = shape[7], .step_h = shape[8],  .step_w = shape[9],  .pad_h = shape[10],
                 .pad_w = shape[11],   .gap_h = shape[12],  .gap_w = shape[13],  .out_w = shape[15],
                 .image = 1};
+    /* A kernel of one pixel and one step reads the image as it is stored. */
+    if (depth == channels && s.step_h == 1 && s.step_w == 1 && !s.pad_h && !s.pad_w) s.image = 0, s.stride = pixels;
+    ring_strip p;
+    if (ring_open_strip(&p, &s, depth, pixels, NC, THIN_COLUMNS)) return 2;
     memset(out, 0, (size_t)(batch * groups * outputs * pixels * word));
     if (v->begin) v->begin();
     int64_t x_step = channels * shape[3] * shape[4] * word, out_step = outputs * pixels * word;
     for (int64_t g = 0; g < groups && !failed; g++) {
         s.data = x + g * x_step;
-        failed = products(v, weights + g * outputs * depth * word, s, groups * x_step, out + g * out_step,
+        failed = products(v, weights + g * outputs * depth * word, s, &p, groups * x_step, out + g * out_step,
                           groups * out_step, batch, outputs, depth, pixels);
     }
     if (v->end) v->end();
+    ring_close_strip(&p);
     return failed;
 }

@@ -10,6 +10,8 @@
 #include <string.h>
 
 #define HIDDEN __attribute__((visibility("hidden")))
+#define LEAST(a, b) ((a) < (b) ? (a) : (b))
+#define UP(a, b) (((a) + (b)-1) / (b) * (b))
 
 enum { RING_C, RING_AVX2, RING_AVX512, RING_IFMA, RING_AMX, RING_VARIANTS };
 
@@ -31,6 +33,46 @@ HIDDEN extern const ring_tile ring_tiles_x86[RING_AMX - RING_AVX2][2];
 HIDDEN extern const ring_tile ring_tiles_amx[2];
 HIDDEN int ring_supports_x86(int variant);
 HIDDEN int ring_supports_amx(void);
+
+/* The right-hand matrix: a stored one, or the patches of an image [channels][height][width] zero outside. */
+typedef struct {
+    const char *data;
+    int64_t word, stride; /* bytes per word; words per row of a stored matrix */
+    int64_t height, width, kernel_h, kernel_w, step_h, step_w, pad_h, pad_w, gap_h, gap_w, out_w;
+    int image;
+} ring_source;
+
+/* `bytes` of every row of a panel, from `from` on in the strip, to place `to` of the row. */
+typedef struct {
+    int64_t to, from, bytes;
+} ring_run;
+
+/* The lines of an image that a block of columns reads, with their zeros around, the pixels of a line sorted by their
+ * place modulo the step: so a row of patches is a few runs of neighbouring words. Bytes and places in bytes. */
+typedef struct {
+    const char *lines; /* the strip, or a stored matrix itself */
+    char *room;
+    int64_t *places; /* where row t of the matrix begins */
+    ring_run *runs;
+    int64_t panel, channels, wide, line, height, first, count; /* `count` runs */
+} ring_strip;
+
+/* What may be read behind a strip, and written behind the last row of a copy: copies go in whole pieces. */
+enum { RING_PIECE = 64, RING_SLACK = 512 };
+
+HIDDEN char *ring_room(int64_t bytes);
+HIDDEN int ring_open_strip(ring_strip *, const ring_source *, int64_t k, int64_t n, int64_t block, int64_t panel);
+HIDDEN void ring_load_strip(ring_strip *, const ring_source *, int64_t j, int64_t columns);
+HIDDEN void ring_close_strip(ring_strip *);
+
+/* Stores elements j .. j + count - 1 of rows first .. first + k - 1, `columns` apart; what lies behind `count` in a row
+ * is left as it happens to be. */
+HIDDEN void ring_copy_rows(ring_strip *, const ring_source *, int64_t first, int64_t k, int64_t j, int64_t count,
+                           int64_t columns, char *to);
+
+/* Points rows[0..k) at `columns` readable elements each, of which the first `count` are the matrix's. */
+HIDDEN void ring_find_rows(ring_strip *, const ring_source *, int64_t first, int64_t k, int64_t j, int64_t count,
+                           int64_t columns, char *room, const void **rows);
 
 /* A tile in plain words: A panels hold mr words per k, B panels nr words per k. VBYTES is the vector's size. */
 #define PLAIN_TILE(NAME, TARGET, WORD, VBYTES, MR, NV)                                                                \

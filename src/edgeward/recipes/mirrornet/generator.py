@@ -13,7 +13,6 @@ from edgeward.backends.tee.emulator import Emulator
 from edgeward.core.errors import ConfigError, NoFeasibleCandidate
 from edgeward.core.progress import Silent, Watcher
 from edgeward.graph.network import Network
-from edgeward.graph.partition import stages
 from edgeward.recipes.mirrornet.mirroring import Mirrored, mirror
 from edgeward.recipes.mirrornet.proposals import MIRRORED, changed, every_subset
 from edgeward.recipes.mirrornet.proxy import FeatureBank, proxy_accuracy
@@ -91,7 +90,7 @@ def generate(
     """
     search, watcher = search or Search(), watcher or Silent()
     record = _Notebook(workdir, _fingerprint(victim, base, limits, search, task, emulator))
-    at = stages(victim)
+    at = base.divided(victim)
     scores = record.scores
     for number, strategy in enumerate(every_subset(at, base, search.widths, search.kinds), 1):
         _scored(record, victim, strategy, emulator)
@@ -140,7 +139,7 @@ def _evolved(
 
 def _scored(record: _Notebook, victim: Network, strategy: Strategy, emulator: Emulator) -> Score | None:
     if strategy.name not in record.scores:
-        record.keep_score(strategy, score(victim, stages(victim), strategy, emulator))
+        record.keep_score(strategy, score(victim, strategy.divided(victim), strategy, emulator))
     return record.scores[strategy.name]
 
 

@@ -11,15 +11,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from edgeward.attacks.extraction.training import Jitter
 from edgeward.core.candidate import canonical_json
 from edgeward.core.claim import Claim
 from edgeward.core.errors import ConfigError, ModelError
 from edgeward.graph.module import Rebuilt, tensors_of, to_module
 from edgeward.graph.network import Network
-from edgeward.graph.partition import Cut, stages, subnetwork
+from edgeward.graph.partition import Cut, subnetwork
+from edgeward.recipes.mirrornet.following import Followed, Following, watched_blocks
 from edgeward.recipes.mirrornet.spoiling import spoiled_head
 from edgeward.recipes.mirrornet.strategy import Strategy
-from edgeward.train.part import Schedule
+from edgeward.train.part import Part, Schedule
 from edgeward.train.population import Population, build
 from edgeward.train.task import Task
 from edgeward.transforms.mirror.adapted import Adapted
@@ -91,17 +93,18 @@ def mirror(victim: Network, strategy: Strategy, task: Task, *, public: Network |
     where `public` is what it is said to be); the taps' int8 ranges, in clear too, are calibrated on some of them.
     What can be stolen is measured by the audit, for every preset.
     Cost: one pass of victim (and backbone) over all records and their mirror images, then one training of backbone and
-    monitor, or of the monitor alone on stored features (2 bytes per tap element, record and view).
+    monitor, or of the monitor alone on stored features (2 bytes per tap element, record and view); with `shift` a pass
+    of both in every epoch.
     Raises: `ModelError`, `ConfigError` naming what does not fit.
     """
     if len(task.members) != 1:
         raise ConfigError("one victim is mirrored at a time", expected="members [1, n]", came=str(len(task.members)))
-    at, classes = stages(victim), classes_of(victim)
+    at, classes = strategy.divided(victim), classes_of(victim)
     problems = strategy.plan.fits(at)
     if problems:
         raise ModelError(
             f"the strategy '{strategy.name}' does not fit this network:\n    " + "\n    ".join(problems),
-            expected=f"stages 0 to {len(at) - 1}: {', '.join(str(cut.shape) for cut in at)}",
+            expected=f"{strategy.division} 0 to {len(at) - 1}: {', '.join(str(cut.shape) for cut in at)}",
         )
     # strategies of one name may differ (gap, flips, ...): a finished training belongs to one of them alone
     task = replace(task, tag=_tag([task.tag, strategy.to_json()]))
@@ -112,14 +115,14 @@ def mirror(victim: Network, strategy: Strategy, task: Task, *, public: Network |
         return _joint(victim, at, strategy, task, monitor)
     if strategy.plan.copies_all_after == 0:
         return _finish(strategy, victim, at, monitor, trainings=0)
-    return _watching(_fitting(public, at), victim, at, strategy, task, monitor)
+    return _watching(_fitting(public, at, strategy), victim, at, strategy, task, monitor)
 
 
 def _tag(parts: list[object]) -> str:
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
 
 
-def _fitting(public: Network | None, at: Sequence[Cut]) -> Network:
+def _fitting(public: Network | None, at: Sequence[Cut], strategy: Strategy) -> Network:
     if public is None:
         raise ConfigError(
             "preset 'public' needs a public backbone",
@@ -127,7 +130,7 @@ def _fitting(public: Network | None, at: Sequence[Cut]) -> Network:
             came="none",
             fix="pass public=..., or watch the input alone, or choose preset 'faithful'",
         )
-    shapes = [cut.shape for cut in stages(public)]
+    shapes = [cut.shape for cut in strategy.divided(public)]
     if shapes != [cut.shape for cut in at]:
         raise ModelError(
             "the public backbone is divided otherwise than the victim",
@@ -145,7 +148,7 @@ def _watching(
     copied = any(block.kind in COPIES for block in strategy.blocks)
     schedule = tuned(task.schedule, strategy) if copied else task.schedule
     claims = _watch(public, victim, at, strategy, task, monitor, f"mirror-{strategy.name}", schedule)
-    return _finish(strategy, public, stages(public), monitor, claims)
+    return _finish(strategy, public, strategy.divided(public), monitor, claims)
 
 
 def _watch(
@@ -159,23 +162,46 @@ def _watch(
     schedule: Schedule,
 ) -> tuple[Claim, ...]:
     """Train `monitor` in place on stored features of `backbone`, which are made only where no former run finished."""
-    cuts = stages(backbone)
+    cuts = strategy.divided(backbone)
     front = tapped(backbone, cuts, strategy.plan, answer=False)
-    views = _views(victim, strategy)
     # validation records are images, not features; nothing here looks at them
     context = replace(task, validation=None).context(task.factory, stage, schedule)
-    teacher = torch.zeros(1, views, 0, classes_of(victim))
-    if task.directory is None or not (task.directory / f"{stage}.{task.tag}.safetensors").exists():
-        fit_adapters(monitor, front, victim, at, task)
-        teacher = teacher_logits(victim, task.x, views)
-        context.x = features(front, task.x, tap_ranges(front, task.x[:CALIBRATION]), views=views)
-    objective = MirrorObjective("public", teacher, temperature=strategy.temperature, cached=True)
     shapes = tap_shapes(strategy.plan, cuts, classes_of(victim))
-    population = Population.stack([OnFeatures(monitor, shapes)], task.device)
-    _, claims = task.stage(stage, population, context, [objective])
+    finished = task.directory is not None and (task.directory / f"{stage}.{task.tag}.safetensors").exists()
+    if not finished:
+        fit_adapters(monitor, front, victim, at, task)
+    if strategy.shift:
+        watched = watched_blocks(monitor, at)
+        module: nn.Module = Followed(monitor, shapes, watched)
+        part: Part = _following(front, victim, at, strategy, task, watched)
+    else:
+        module, views = OnFeatures(monitor, shapes), _views(victim, strategy)
+        teacher = torch.zeros(1, views, 0, classes_of(victim))
+        if not finished:
+            teacher = teacher_logits(victim, task.x, views)
+            context.x = features(front, task.x, tap_ranges(front, task.x[:CALIBRATION]), views=views)
+        part = MirrorObjective("public", teacher, temperature=strategy.temperature, cached=True)
+    population = Population.stack([module], task.device)
+    _, claims = task.stage(stage, population, context, [part])
     trained = {key.removeprefix("monitor."): tensor.cpu() for key, tensor in population.state(0).items()}
     monitor.load_state_dict(trained)
     return claims
+
+
+def _following(
+    front: Network, victim: Network, at: Sequence[Cut], strategy: Strategy, task: Task, watched: Sequence[int]
+) -> Following:
+    ends = [at[strategy.plan.blocks[number].stage] for number in watched]
+    teacher = subnetwork(victim, victim.inputs, (*(end.value for end in ends), victim.outputs[-1]))
+    return Following(
+        to_module(front).to(task.device).eval(),
+        to_module(teacher).to(task.device).eval(),
+        tap_ranges(front, task.x[:CALIBRATION]),
+        tuple(victim.values[end.value].elements for end in ends),
+        Jitter(strategy.flips, strategy.shift),
+        strategy.follow,
+        strategy.temperature,
+    )
 
 
 def tuned(schedule: Schedule, strategy: Strategy) -> Schedule:

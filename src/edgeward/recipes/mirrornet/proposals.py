@@ -31,11 +31,11 @@ def every_subset(
                     yield _named(replace(base, blocks=blocks))
 
 
-def copies_from(first: int, at: Sequence[Cut], *, foreign: bool) -> tuple[Block, ...]:
-    """Return copies of stage `first` and all later ones; `foreign` features are adapted where that is possible."""
+def copies_from(first: int, at: Sequence[Cut], *, foreign: bool, kind: str = "adapted") -> tuple[Block, ...]:
+    """Return copies of stage `first` and all later ones; `foreign` features pass `kind` where that is possible."""
     adapted = foreign and first > 1 and len(at[first - 1].shape) != 2
     later = (Block(stage, "stage") for stage in range(first + 1, len(at)))
-    return (Block(first, "adapted" if adapted else "stage"), *later)
+    return (Block(first, kind if adapted else "stage"), *later)
 
 
 def changed(strategy: Strategy, at: Sequence[Cut], rng: np.random.Generator) -> Strategy:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 from edgeward.core.errors import ConfigError
+from edgeward.graph.network import Network
+from edgeward.graph.partition import Cut, blocks, stages
 from edgeward.transforms.mirror.objective import PRESETS
 from edgeward.transforms.mirror.plan import Block, MonitorPlan
 
 TRANSFERS = ("stream", "batch")
+DIVISIONS: Mapping[str, Callable[[Network], tuple[Cut, ...]]] = {"stages": stages, "blocks": blocks}
 SKIP = "skip"
 """The kind of a stage that is not watched: allowed in files, left out here."""
 
@@ -29,6 +32,9 @@ class Strategy:
     scales the preset's term, `temperature` the distillation; `flips`: mirror images of the records are records too;
     `tuning` is the share of the learning rate for weights that are trained already (backbone and copies). `spoils`
     says what "faithful" degrades: "all" trains backbone and monitor jointly, "head" leaves the victim's features alone.
+    `division`: what the numbers of the blocks count, "stages" of the network or its "blocks" (a finer grain). `shift`:
+    the public backbone sees each record moved by up to so many pixels, anew in every epoch (0: its features are made
+    once), and `follow` weighs how far copies are from the victim's own values meanwhile.
 
     >>> Strategy("small", (Block(1, "pw", 8), Block(3, "dwsep", 16))).describe()
     'public stream replace: 1 pw 8, 3 dwsep 16'
@@ -45,6 +51,9 @@ class Strategy:
     flips: bool = True
     tuning: float = 0.1
     spoils: str = "all"
+    division: str = "stages"
+    shift: int = 0
+    follow: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built or trained; all problems in one error."""
@@ -57,6 +66,10 @@ class Strategy:
             "tuning above 0, at most 1": 0 < self.tuning <= 1,
             "spoils 'all', or 'head' with preset faithful": self.spoils == "all"
             or (self.spoils == "head" and self.preset == "faithful"),
+            f"division one of {', '.join(DIVISIONS)}": self.division in DIVISIONS,
+            "shift and follow at least 0, both 0 unless the preset is public": (self.shift, self.follow) == (0, 0)
+            or (self.preset == "public" and self.shift >= 0 and self.follow >= 0),
+            "follow 0 where shift is 0": self.shift > 0 or self.follow == 0,
         }
         problems = [f"expected {rule}" for rule, holds in rules.items() if not holds]
         try:
@@ -71,13 +84,18 @@ class Strategy:
         """The monitor's plan."""
         return MonitorPlan(self.blocks, self.head)
 
+    def divided(self, network: Network) -> tuple[Cut, ...]:
+        """Return the cuts that the numbers of the blocks mean."""
+        return DIVISIONS[self.division](network)
+
     def describe(self) -> str:
         """Return one line for people."""
         blocks = [
             f"{b.stage} {b.kind}{f' {b.width}' if b.width else ''}{f' /{b.pool}' if b.pool > 1 else ''}"
             for b in self.blocks
         ]
-        return f"{self.preset} {self.transfer} {self.head}: {', '.join(blocks)}"
+        grain = "" if self.division == "stages" else f" of {self.division}"
+        return f"{self.preset} {self.transfer} {self.head}{grain}: {', '.join(blocks)}"
 
     def renamed(self, name: str) -> Strategy:
         """Return the same strategy under another name."""
@@ -97,7 +115,12 @@ class Strategy:
         known = {field.name: field.type for field in fields(cls)}
         problems += [f"unknown field '{name}'" for name in sorted(set(plain) - set(known))]
         problems += [f"'{name}' is missing" for name in ("name", "blocks") if name not in plain]
-        kinds: dict[str, tuple[type, ...]] = {"str": (str,), "float": (int, float), "bool": (bool,)}
+        kinds: dict[str, tuple[type, ...]] = {
+            "str": (str,),
+            "float": (int, float),
+            "int": (int,),
+            "bool": (bool,),
+        }
         for name, value in plain.items():
             wanted = kinds.get(str(known.get(name)))
             if wanted and (not isinstance(value, wanted) or (bool not in wanted and isinstance(value, bool))):

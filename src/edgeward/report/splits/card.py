@@ -8,6 +8,7 @@ from typing import Any
 from edgeward.core.errors import ConfigError
 from edgeward.report.markdown import code_block, escape, markdown_table, yaml
 from edgeward.report.splits import tables, verdict
+from edgeward.report.splits.balance import why
 from edgeward.report.splits.schema import validate_split_report
 from edgeward.report.splits.untested import split_not_tested
 from edgeward.report.tables import pairs_table
@@ -111,6 +112,7 @@ def _split_sections(split: Mapping[str, Any]) -> list[str]:
         f"{escape(modelled['definition'])}. In a stream both worlds work at once, so that the terms add up to more "
         "than the time from record to answer.",
         markdown_table(tables.term_table(split)),
+        *(escape(line) for line in why(split)),
         markdown_table(tables.memory_table(split)),
         _bullets(modelled["sources"]),
         "## Assets, phases, adversaries",
@@ -132,9 +134,9 @@ def _repeat(report: Mapping[str, Any]) -> str:
         [
             "In the folder of the bundle, with edgeward installed:",
             code_block("edgeward verify ."),
-            "This compares every file in clear with the manifest, and the sealed weights' header with its digest; the "
-            "weights themselves are judged by the secure world when it loads them, or by `--storage`. This "
-            "card is not among the files the manifest names. The run above is repeated by:",
+            "This compares every file in clear with the manifest, this card too, and the sealed weights' header with "
+            "its digest; the weights themselves are judged by the secure world when it loads them, or by `--storage`. "
+            "The run above is repeated by:",
             code_block(report["command"]),
         ]
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeward.report.html import page_environment, verbatim
 from edgeward.report.splits import plots, tables, verdict
+from edgeward.report.splits.balance import why
 from edgeward.report.splits.schema import validate_split_report
 from edgeward.report.splits.untested import split_not_tested
 from edgeward.report.tables import pairs_table
@@ -86,6 +87,7 @@ def _detail(number: int, report: Mapping[str, Any], split: Mapping[str, Any]) ->
         "definition": split["modelled"]["definition"],
         "thefts": tables.theft_table(split),
         "terms": tables.term_table(split),
+        "balance": why(split),
         "memory": tables.memory_table(split),
         "sources": split["modelled"]["sources"],
         "assets": tables.asset_table(split),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeward.report.wording import clean, count
@@ -17,9 +17,8 @@ def split_not_tested(report: Mapping[str, Any], split: Mapping[str, Any] | None)
     found = [
         f"Thieves with more than {count(most)} label queries, or with records of another origin than the shadow part.",
         "Attacks other than the variants listed: what was stolen is a lower bound on what can be stolen.",
-        "Label queries with inputs that belong to no record (mixed, invented); nothing in the secure world limits how "
-        "many queries the device's owner makes, so that the budgets are an assumption.",
-        "A second holdout: the split was chosen on the holdout whose figures are shown.",
+        "Taps that belong to no input, handed to the secure world by hand.",
+        *_queries(shown, most),
         "The device: no board was run. Time and secure memory are modelled, and no power was measured.",
         "The isolation of the secure world: accuracy and stealing were measured on the integer reference, and the "
         "tiers 'wasm' and 'process' that run a bundle are emulated, which the owner of the machine can read.",
@@ -30,6 +29,23 @@ def split_not_tested(report: Mapping[str, Any], split: Mapping[str, Any] | None)
         )
     found += list(dict.fromkeys(line for each in shown for line in _of(each)))
     return tuple(found)
+
+
+def _queries(shown: Sequence[Mapping[str, Any]], most: int) -> list[str]:
+    """Return what is open about how often a device may be asked."""
+    limits = [split.get("query_limit") for split in shown]
+    if any(limit is None for limit in limits):
+        return [
+            "A query limit: nothing in the secure world counts how often the device's owner asks, so that the budgets "
+            "are an assumption."
+        ]
+    if not limits:
+        return []
+    largest = max(limit for limit in limits if limit is not None)
+    if largest > most:
+        tried = f"up to {count(most)} were tried"
+        return [f"As many label queries as a device answers: {count(largest)}; {tried}."]
+    return []
 
 
 def _of(split: Mapping[str, Any]) -> list[str]:

@@ -17,20 +17,20 @@ RIDGE = 1e-3
 
 @final
 class Adapted(nn.Module):
-    """copy(adapt(x)): a 3x3 convolution (images) or a linear layer (vectors), rectified where the victim's values are.
+    """copy(adapt(x)): a convolution of images or a linear layer on vectors, rectified where the victim's values are.
 
     It starts as the identity; `fit` sets it by least squares.
     """
 
-    def __init__(self, shape: tuple[int, ...], rectified: bool, copy: nn.Module) -> None:
-        """Adapt values of `shape`; raises `ModelError` for tokens."""
+    def __init__(self, shape: tuple[int, ...], rectified: bool, copy: nn.Module, side: int = 3) -> None:
+        """Adapt values of `shape` by kernels of `side` (1 or 3) pixels; raises `ModelError` for tokens."""
         super().__init__()
         if len(shape) not in (1, 3):
             raise ModelError("only images and vectors are adapted", expected="[C, H, W] or [F]", came=str(shape))
         channels = shape[0]
         image = len(shape) == 3
-        self.adapt = nn.Conv2d(channels, channels, 3, padding=1) if image else nn.Linear(channels, channels)
-        self.rectified, self.copy = rectified, copy
+        self.adapt = nn.Conv2d(channels, channels, side, padding=side // 2) if image else nn.Linear(channels, channels)
+        self.rectified, self.copy, self.side = rectified, copy, side
         nn.init.zeros_(self.adapt.bias)  # type: ignore[arg-type]
         nn.init.dirac_(self.adapt.weight) if image else nn.init.eye_(self.adapt.weight)
 
@@ -44,14 +44,14 @@ class Adapted(nn.Module):
     def fit(self, given: Float[Tensor, "n ..."], wanted: Float[Tensor, "n ..."], chunk: int = 50) -> float:
         """Set the adapter to the ridge regression of `wanted` on `given`; return the share of variance it explains.
 
-        Cost: one pass over the records and one solution of size 9 C + 1 (C + 1 for vectors).
+        Cost: one pass over the records and one solution of size side^2 C + 1 (C + 1 for vectors).
         """
         size = self.adapt.weight[0].numel() + 1
         gram = torch.zeros(size, size, dtype=torch.float64)
         moment = torch.zeros(size, len(self.adapt.weight), dtype=torch.float64)
         total, count = torch.zeros(2, dtype=torch.float64), 0
         for x, y in zip(torch.split(given, chunk), torch.split(wanted, chunk), strict=True):
-            rows, targets = _rows(x.float(), y.float())
+            rows, targets = _rows(x.float(), y.float(), self.side)
             gram += (rows.T @ rows).double()
             moment += (rows.T @ targets).double()
             total += torch.stack([targets.double().sum(), targets.double().square().sum()])
@@ -64,9 +64,9 @@ class Adapted(nn.Module):
         return float(1 - residual / (total[1] - total[0] ** 2 / count))
 
 
-def _rows(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _rows(x: Tensor, y: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Return (windows with a one, values) as matrices."""
     if x.dim() == 4:
-        x = F.unfold(x, 3, padding=1).transpose(1, 2).flatten(0, 1)
+        x = F.unfold(x, side, padding=side // 2).transpose(1, 2).flatten(0, 1)
         y = y.flatten(2).transpose(1, 2).flatten(0, 1)
     return torch.cat([x, torch.ones(len(x), 1)], 1), y

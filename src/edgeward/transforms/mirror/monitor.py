@@ -49,8 +49,8 @@ class Monitor(nn.Module):
                 part = subnetwork(victim, (at[block.stage - 1].value,), (at[block.stage].value,))
                 rectified = _rectified(victim, at[block.stage - 1])
                 own = to_module(part)
-                adapted = block.kind == "adapted"
-                blocks.append(Adapted(at[block.stage - 1].shape, rectified, own) if adapted else own)
+                side = {"adapted": 3, "mixed": 1}.get(block.kind)
+                blocks.append(Adapted(at[block.stage - 1].shape, rectified, own, side) if side else own)
                 shape = at[block.stage].shape
             elif tap is not None:
                 blocks.append(Mirrored(block.kind, block.width, tap_shape(at[tap.cut].shape, tap), shape))
@@ -64,17 +64,26 @@ class Monitor(nn.Module):
 
     def forward(self, *taps: Tensor) -> Tensor:
         """Return the authorised logits."""
+        return self.answer(self.results(*taps)[-1], *taps)
+
+    def answer(self, result: Tensor, *taps: Tensor) -> Tensor:
+        """Return the authorised logits from the last block's result."""
+        answer: Tensor = self.head(result)
+        return answer + taps[-1] if self.plan.head == "residual" else answer
+
+    def results(self, *taps: Tensor) -> list[Tensor]:
+        """Return the result of every block, in order."""
         waiting = iter(taps)
-        x: Tensor | None = None
+        found: list[Tensor] = []
         for number, block in enumerate(self.blocks):
+            before = found[-1] if found else None
             if self.plan.chained(number):
-                x = block(x)
+                found.append(block(before))
             elif self.plan.blocks[number].kind in COPIES:
-                x = block(next(waiting))
+                found.append(block(next(waiting)))
             else:
-                x = block(next(waiting), x)
-        answer: Tensor = self.head(x)
-        return answer + next(waiting) if self.plan.head == "residual" else answer
+                found.append(block(next(waiting), before))
+        return found
 
 
 def _rectified(network: Network, cut: Cut) -> bool:

@@ -9,12 +9,12 @@ from typing import Literal, final, get_args
 from edgeward.core.errors import ConfigError
 from edgeward.graph.partition import Cut
 
-Kind = Literal["pw", "dwsep", "conv3", "ghost", "stage", "adapted"]
+Kind = Literal["pw", "dwsep", "conv3", "ghost", "stage", "adapted", "mixed"]
 Head = Literal["replace", "residual"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 HEADS: tuple[Head, ...] = get_args(Head)
 POOLS = (1, 2, 4)
-COPIES = ("stage", "adapted")
+COPIES = ("stage", "adapted", "mixed")
 
 
 @final
@@ -26,8 +26,8 @@ class Block:
     channels from a depthwise 3x3) watch the stage's result (stage 0: the network's input); "stage" is a copy of the
     victim's own stage and reads what that stage reads: the block before it where that is the copy of the stage before,
     else the backbone; "adapted" is such a copy behind a 3x3 convolution that turns the backbone's features into the
-    victim's (a linear layer for vectors). `width` counts the channels of the block (0 for copies); `pool` divides the
-    sides of the tap before it leaves the normal world.
+    victim's (a linear layer for vectors), "mixed" behind a 1x1 convolution, which costs a ninth. `width` counts the
+    channels of the block (0 for copies); `pool` divides the sides of the tap before it leaves the normal world.
     """
 
     stage: int

@@ -13,6 +13,7 @@ from edgeward.backends.mpc.inference.step import Step
 from edgeward.backends.mpc.inference.steps_nonlinear import TruncateStep
 from edgeward.backends.mpc.protocols.comparison_layout import Layout
 from edgeward.backends.mpc.protocols.linear_map import Shape
+from edgeward.backends.mpc.protocols.presets import SHAPES
 from edgeward.backends.mpc.ring import Ring
 from edgeward.graph.network import Network, Node
 
@@ -20,8 +21,8 @@ S = TypeVar("S", bound=Step)
 
 # They keep the fraction bits of what they read; who comes after them decides whether it must be truncated.
 TRANSPARENT = frozenset({"identity", "reshape", "permute", "slice", "select", "pad", "concat"})
-# They take a value with any fraction bits: sums, and activations, which truncate on the way.
-PATIENT = frozenset({"relu", "clip", "add", "sub"})
+# They take a value with any fraction bits: sums, activations, which truncate on the way, and the largest of windows.
+PATIENT = frozenset({"relu", "clip", "add", "sub", "max_pool2d", "softmax"}) | frozenset(SHAPES)
 
 
 @final
@@ -67,6 +68,16 @@ class Draft:
         """Return a tensor of the model in float64."""
         return np.asarray(self.network.tensor(node, role).double().numpy())
 
+    def spare(self, counts: np.ndarray) -> int:
+        """Return how many fraction bits more a mean of `counts` elements needs for a factor as exact as a weight.
+
+        None for powers of two; at most as many as the truncation after it can drop beside the ring's.
+        """
+        if all(count & (count - 1) == 0 for count in map(int, counts.reshape(-1))):
+            return 0
+        room = self.ring.bits - 1 - self.layout.width - self.ring.fraction
+        return max(0, min(int(counts.max()).bit_length(), room))
+
     def emit(self, kind: type[S], node: Node, inputs: Sequence[str], fraction: int, **settings: Any) -> None:
         """Append the step of one node, whose result has `fraction` bits."""
         self.emit_all(kind, [node], inputs, fraction, **settings)
@@ -83,6 +94,13 @@ class Draft:
         for node in nodes:
             if fraction > self.ring.fraction and self._impatient(node.output):
                 self.read_plain(node.output, node)
+
+    def between(self, kind: type[S], node: Node, inputs: Sequence[str], fraction: int, **settings: Any) -> str:
+        """Append a step on the way to the result of `node`; return the name of what it writes."""
+        name = f"{node.output}:{len(self.steps)}"
+        self._put(kind, node, node.operator, tuple(inputs), (name,), **settings)
+        self.fraction[name] = fraction
+        return name
 
     def plan(self) -> Plan:
         """Return the finished plan."""

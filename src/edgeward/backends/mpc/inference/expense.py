@@ -18,7 +18,8 @@ from edgeward.backends.mpc.transport.network import Network
 class LayerCost:
     """The cost of one step, per batch and party: `online` is sent by each; `setup` once for the life of the weights.
 
-    `offline` are the bytes of corrections from the dealer to the second party per batch, `offline_setup` once.
+    `offline` are the bytes of corrections from the dealer per batch, `offline_setup` once: to the second party, and to
+    both together where function keys are compared.
     """
 
     label: str
@@ -63,12 +64,12 @@ class CostTable:
 
     @property
     def offline(self) -> int:
-        """Return the bytes the dealer sends to the second party per batch."""
+        """Return the bytes the dealer sends per batch, to both parties together."""
         return sum(row.offline for row in self.rows)
 
     @property
     def offline_setup(self) -> int:
-        """Return the bytes the dealer sends to the second party once, seeds apart."""
+        """Return the bytes the dealer sends once, to both parties together, seeds apart."""
         return sum(row.offline_setup for row in self.rows)
 
     def seconds(self, network: Network) -> float:
@@ -91,23 +92,25 @@ class CostTable:
             "rows": [row.to_json(network) for row in self.rows],
             "total": total,
             "advice": list(self.advice),
-            "counted": "payload bytes that each party sends; offline: from the dealer to the second party",
+            "counted": "payload bytes that each party sends; offline: from the dealer to both parties",
             "adversary": "semi-honest, static; the dealer is trusted and offline",
         }
 
 
 def cost_table(plan: Plan) -> CostTable:
     """Return the declared cost of `plan`, exact in bytes and rounds, without running anything."""
-    ring, rows = plan.ring, []
+    ring, rows = plan.ring, list[LayerCost]()
     for step in plan.steps:
         demands, masks = step.demands(ring), masks_of(step)
+        # All weights are opened in one round, which is counted where the first of them is.
+        rounds = int(bool(masks) and not any(row.setup.rounds for row in rows))
         rows.append(
             LayerCost(
                 step.label,
                 step.layer,
                 step.operator,
                 sum((demand.cost(ring) for demand in demands), Cost()),
-                sum((mask.cost(ring) for mask in masks), Cost()),
+                Cost(sum(mask.cost(ring).bytes for mask in masks), rounds),
                 sum(demand.offline_bytes(ring) for demand in demands),
                 sum(mask.offline_bytes(ring) for mask in masks),
             )

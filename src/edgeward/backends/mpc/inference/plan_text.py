@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
-from edgeward.backends.mpc.inference import steps_linear, steps_local, steps_nonlinear
+from edgeward.backends.mpc.inference import steps_attention, steps_linear, steps_local, steps_math, steps_nonlinear
 from edgeward.backends.mpc.inference.plan import Plan
 from edgeward.backends.mpc.inference.step import Secret
 from edgeward.backends.mpc.protocols.comparison_layout import Layout
 from edgeward.backends.mpc.protocols.linear import Use
 from edgeward.backends.mpc.protocols.linear_map import Convolution, Dense
-from edgeward.backends.mpc.protocols.pooling import Window
+from edgeward.backends.mpc.protocols.window import Window
+from edgeward.backends.mpc.protocols.winograd import Winograd
 from edgeward.backends.mpc.ring import Ring
 from edgeward.core.errors import ConfigError, DataError
 
@@ -27,6 +28,9 @@ _KINDS: Mapping[str, type[Any]] = {
         *(steps_nonlinear.MaxPoolStep, steps_nonlinear.ProductStep, steps_local.SumStep),
         *(steps_local.SecretShiftStep, steps_local.PublicShiftStep, steps_local.PublicGainStep),
         *(steps_local.MeanStep, steps_local.AveragePoolStep, steps_local.MoveStep),
+        *(Winograd, steps_local.AdaptivePoolStep, steps_nonlinear.SpreadProductStep),
+        *(steps_math.CurveStep, steps_math.SoftmaxStep, steps_math.StandardizeStep),
+        *(steps_attention.MatrixStep, steps_attention.SecretValueStep),
     )
 }
 _NUMBERS_LIMIT = 1 << 40

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from edgeward.backends.mpc.inference.plan import Plan
 from edgeward.backends.mpc.inference.session import Model, encoded
 from edgeward.backends.mpc.inference.step import Masks, Step
+from edgeward.backends.mpc.inference.steps_math import RangedStep
 from edgeward.backends.mpc.inference.steps_nonlinear import ClipStep, MaxPoolStep, ReluStep, TruncateStep
 from edgeward.backends.mpc.offline.demand import Demand
 from edgeward.backends.mpc.offline.tuples import Dealer, expand_fields
@@ -67,11 +68,15 @@ def check_range(plan: Plan, model: Model, records: Float[np.ndarray, "n *shape"]
 def _shares(plan: Plan, model: Model, records: np.ndarray) -> Iterator[tuple[str, float]]:
     f, bits = plan.ring.fraction, plan.ring.bits
     for step, inputs, _ in _values(plan, model, records, None):
-        size = max(float(np.abs(plan.ring.decode(x.elements, x.fraction)).max(initial=0)) for x in inputs)
+        sizes = [float(np.abs(plan.ring.decode(x.elements, x.fraction)).max(initial=0)) for x in inputs]
+        size = max(sizes, default=0.0)
         if isinstance(step, ReluStep | ClipStep | MaxPoolStep):
             spare = 2 if isinstance(step, MaxPoolStep) else 1
             reach = size + max(abs(step.low), abs(step.high)) if isinstance(step, ClipStep) else size
-            yield step.label, reach / 2.0 ** (step.layout.width - spare - f)
+            places = inputs[0].fraction if isinstance(step, MaxPoolStep) else f
+            yield step.label, reach / 2.0 ** (step.layout.width - spare - places)
+        elif isinstance(step, RangedStep):
+            yield step.label, step.filled(plan.ring, inputs)
         elif isinstance(step, TruncateStep):
             yield step.label, size / 2.0 ** (bits - 2 - inputs[0].fraction)
 

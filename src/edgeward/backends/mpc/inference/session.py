@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import final
 
 import numpy as np
 from jaxtyping import Float
 
-from edgeward.backends.mpc.inference.plan import RESULT, Plan, masks_of
+from edgeward.backends.mpc.inference.plan import RESULT, Plan
 from edgeward.backends.mpc.inference.step import Held
 from edgeward.backends.mpc.offline.tuples import Material, Supply, TupleReusedError
 from edgeward.backends.mpc.party import Party
-from edgeward.backends.mpc.protocols.linear import MaskedWeights, mask_weights
+from edgeward.backends.mpc.protocols.linear import mask_all_weights
 from edgeward.backends.mpc.ring import Ring
 from edgeward.backends.mpc.sharing import Shared
 from edgeward.core.errors import ConfigError, DataError
@@ -27,12 +27,12 @@ class Request:
 
     __slots__ = ("_drawn",)
 
-    def __init__(self, drawn: list[Sequence[Material]]) -> None:
-        """Hold the material of every step until it is taken."""
+    def __init__(self, drawn: Iterable[Sequence[Material]]) -> None:
+        """Hold the material of every step, or what draws it step by step, until it is taken."""
         # A list of one, because taking from it cannot be interrupted by another thread.
         self._drawn = [drawn]
 
-    def take(self) -> list[Sequence[Material]]:
+    def take(self) -> Iterable[Sequence[Material]]:
         """Return the material and forget it; a second call raises `TupleReusedError`."""
         try:
             return self._drawn.pop()
@@ -53,10 +53,13 @@ class Session:
     the model learns no answer. Unaudited.
     """
 
-    def __init__(self, party: Party, plan: Plan, supply: Supply, model: Model | None = None) -> None:
-        """Open the masked weights: one round per layer, once; uses the supply's material for `plan.setup`.
+    def __init__(
+        self, party: Party, plan: Plan, supply: Supply | None, model: Model | None = None, *, held: Held | None = None
+    ) -> None:
+        """Open the masked weights: one round for all layers, once; uses the supply's material for `plan.setup`.
 
-        `model` at party 1, None at party 0. Raises: `ConfigError` for the wrong party or tensors that do not fit.
+        `model` at party 1, None at party 0; `held` from an earlier session of both parties with the same model and
+        dealer: then nothing is opened. Raises: `ConfigError` for the wrong party or tensors that do not fit.
         """
         if party.first != (model is None):
             raise ConfigError(
@@ -67,15 +70,32 @@ class Session:
         if party.ring != plan.ring:
             raise ConfigError("party and plan differ in the ring", expected=str(plan.ring), came=str(party.ring))
         self._party, self._plan, self._supply = party, plan, supply
-        self._held = self._hold(None if model is None else encoded(plan, model))
+        self._held = held or self._hold(None if model is None else encoded(plan, model))
 
-    def prepare(self) -> Request:
-        """Draw the next batch's material and do all that needs no input (half of the ring products)."""
-        ring, drawn = self._plan.ring, list[Sequence[Material]]()
+    @property
+    def held(self) -> Held:
+        """Return what this party holds of the model: as secret as its shares."""
+        return self._held
+
+    def prepare(self, supply: Supply | None = None) -> Request:
+        """Draw a batch's material, from `supply` if given, and do all that needs no input (half of the products)."""
+        return Request(list(self._draw(supply)))
+
+    def prepare_later(self, supply: Supply | None = None) -> Request:
+        """Return a request that draws every step's material when the step runs.
+
+        Memory holds one step's material instead of a batch's; the products that need no input are computed while the
+        other party waits. Run requests of this kind one after the other: they draw in the order of the supply.
+        """
+        return Request(self._draw(supply))
+
+    def _draw(self, supply: Supply | None) -> Iterator[Sequence[Material]]:
+        ring, source = self._plan.ring, self._supply if supply is None else supply
+        if source is None:
+            raise ConfigError("no material to draw from", fix="give the supply of a batch")
         for step in self._plan.steps:
-            materials = [self._supply.draw(demand) for demand in step.demands(ring)]
-            drawn.append(step.prepare(ring, self._held, materials))
-        return Request(drawn)
+            materials = [source.draw(demand) for demand in step.demands(ring)]
+            yield step.prepare(ring, self._held, materials)
 
     def run(
         self, request: Request, records: Float[np.ndarray, "n *shape"] | None = None
@@ -97,19 +117,13 @@ class Session:
         return self._reveal(values[plan.output])
 
     def _hold(self, elements: Mapping[str, np.ndarray] | None) -> Held:
-        weights: dict[str, MaskedWeights] = {}
-        added: dict[str, Shared] = {}
-        for step in self._plan.steps:
-            masks = {mask.name: mask for mask in masks_of(step)}
-            for secret in step.secrets():
-                own = np.zeros(secret.shape, self._plan.ring.dtype) if elements is None else elements[secret.name]
-                share = Shared(own, secret.fraction)
-                if secret.masked:
-                    material = self._supply.draw(masks[secret.name])
-                    weights[secret.name] = mask_weights(self._party, share, material)
-                else:
-                    added[secret.name] = share
-        return Held(weights, added)
+        plan = self._plan
+        if self._supply is None:
+            raise ConfigError("no material to open the weights", fix="give the supply of `plan.setup`")
+        shares = own_shares(plan, elements)
+        materials = [self._supply.draw(mask) for mask in plan.setup]
+        opened = mask_all_weights(self._party, [shares[mask.name] for mask in plan.setup], materials)
+        return Held({one.name: one for one in opened}, unmasked(plan, shares))
 
     def _input(self, records: np.ndarray | None) -> np.ndarray:
         plan = self._plan
@@ -130,6 +144,20 @@ class Session:
             return None
         answer: np.ndarray = ring.decode(ring.wrap(mine + theirs.reshape(mine.shape)), x.fraction)
         return answer
+
+
+def own_shares(plan: Plan, elements: Mapping[str, np.ndarray] | None) -> dict[str, Shared]:
+    """Return a party's shares of the model's tensors: the tensors themselves at their owner, zeros at the other."""
+    found = {}
+    for secret in plan.secrets:
+        own = np.zeros(secret.shape, plan.ring.dtype) if elements is None else elements[secret.name]
+        found[secret.name] = Shared(own, secret.fraction)
+    return found
+
+
+def unmasked(plan: Plan, shares: Mapping[str, Shared]) -> dict[str, Shared]:
+    """Return the shares of the tensors that are added and never opened."""
+    return {secret.name: shares[secret.name] for secret in plan.secrets if not secret.masked}
 
 
 def encoded(plan: Plan, model: Model) -> dict[str, np.ndarray]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import final
 
 import numpy as np
@@ -13,8 +13,7 @@ from edgeward.backends.mpc.inference.expense import CostTable, cost_table, meter
 from edgeward.backends.mpc.inference.lowering import Lowered
 from edgeward.backends.mpc.inference.plan import Plan, masks_of
 from edgeward.backends.mpc.inference.session import Session
-from edgeward.backends.mpc.offline.demand import Demand
-from edgeward.backends.mpc.offline.tuples import Dealer, Supply
+from edgeward.backends.mpc.offline.tuples import Dealer, Supply, supplies_on_demand
 from edgeward.backends.mpc.party import Party
 from edgeward.backends.mpc.transport.channel import Channel
 from edgeward.backends.mpc.transport.meter import Reading
@@ -50,39 +49,36 @@ def simulate(
 
     Guarantee: none about secrecy: one process holds model, records and all masks, and no network is in between. Answer,
     bytes and rounds are those of a deployment against a semi-honest, static party with a trusted offline dealer.
-    `network` throttles the pair; `dealer` is a fresh one by default. Cost: all material of one batch in memory, about
-    50 bytes of corrections per rectified value. Raises: what the first failing party raised.
+    `network` throttles the pair; `dealer` is a fresh one by default. Cost: memory for the model, five
+    times as ring elements, and for the material of one step. Raises: what the first failing party raised.
     """
     plan = lowered.plan
-    supplies, offline = _deal(plan, dealer or Dealer(plan.ring))
+    supplies, sent = _deal(plan, dealer or Dealer(plan.ring))
 
     def play(channel: Channel) -> tuple[np.ndarray | None, Reading, Reading]:
         me = channel.party
         session = Session(Party(me, plan.ring, channel), plan, supplies[me], lowered.model if me else None)
-        request, before = session.prepare(), channel.meter.reading()
+        request, before = session.prepare_later(), channel.meter.reading()
         answer = session.run(request, None if me else records)
         return answer, before, channel.meter.reading() - before
 
     (answer, *first), (_, *second) = run_parties(play, play, network=network, timeout=_SECONDS)
     if answer is None:
         raise TypeError("the owner of the records always learns the answer")
+    offline = _by_step(plan, sent)
     tables = (metered(plan, first[0], first[1], offline), metered(plan, second[0], second[1], offline))
     return Simulation(answer, cost_table(plan), tables)
 
 
-def _deal(plan: Plan, dealer: Dealer) -> tuple[tuple[Supply, Supply], dict[str, tuple[int, int]]]:
-    """Deal for the weights and one batch; return the supplies and every step's bytes of corrections."""
-    supplies = (Supply(plan.ring, 0, dealer.seeds[0]), Supply(plan.ring, 1, dealer.seeds[1]))
+def _deal(plan: Plan, dealer: Dealer) -> tuple[tuple[Supply, Supply], list[int]]:
+    """Return supplies that are dealt to as the parties draw, and the bytes of corrections of every demand so far."""
+    sent: list[int] = []
+    return supplies_on_demand(dealer, chain(plan.setup, plan.demands), sent.append), sent
 
-    def deal(demands: Sequence[Demand]) -> int:
-        sent = 0
-        for demand in demands:
-            entries = dealer.deal(demand)
-            for supply, entry in zip(supplies, entries, strict=True):
-                supply.add(entry)
-            sent += len(entries[0].corrections) + len(entries[1].corrections)
-        return sent
 
-    once = {step.label: deal(masks_of(step)) for step in plan.steps}
-    batch = {step.label: deal(step.demands(plan.ring)) for step in plan.steps}
-    return supplies, {label: (batch[label], once[label]) for label in once}
+def _by_step(plan: Plan, sent: list[int]) -> dict[str, tuple[int, int]]:
+    """Return every step's bytes of corrections, per batch and once."""
+    left = iter(sent)
+    once = {step.label: sum(islice(left, len(masks_of(step)))) for step in plan.steps}
+    batch = {step.label: sum(islice(left, len(step.demands(plan.ring)))) for step in plan.steps}
+    return {label: (batch[label], once[label]) for label in once}

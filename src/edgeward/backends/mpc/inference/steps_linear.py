@@ -34,7 +34,8 @@ class Gain(LinearMap):
 class LinearStep(Step):
     """Layers that read one value: it is opened once, under one mask, for all of them.
 
-    `input` is the shape in which the layers see the value; `shapes` are those of the outputs, batch first.
+    `input` is the shape in which the layers see the value, `input_fraction` its fraction bits; `shapes` are those of
+    the outputs, batch first.
     """
 
     input: Shape
@@ -42,11 +43,13 @@ class LinearStep(Step):
     biased: tuple[bool, ...]
     shapes: tuple[Shape, ...]
     weight_fraction: int
+    input_fraction: int
 
     def secrets(self) -> tuple[Secret, ...]:
         weights = [Secret(use.name, use.weights, self.weight_fraction, True) for use in self.uses]
+        fraction = self.input_fraction + self.weight_fraction
         biases = [
-            Secret(bias_name(use), (use.map.output_shape(self.input, use.weights)[1],), 2 * self.weight_fraction, False)
+            Secret(bias_name(use), (use.map.output_shape(self.input, use.weights)[1],), fraction, False)
             for use, biased in zip(self.uses, self.biased, strict=True)
             if biased
         ]

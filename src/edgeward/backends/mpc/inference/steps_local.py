@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from edgeward.backends.mpc.inference.step import Held, Masks, Secret, Step, lift
 from edgeward.backends.mpc.offline.tuples import Material
 from edgeward.backends.mpc.party import Party
 from edgeward.backends.mpc.protocols.linear_map import Shape
-from edgeward.backends.mpc.protocols.pooling import Window, scaled_sum
+from edgeward.backends.mpc.protocols.pooling import adaptive_sum, reciprocals, scaled_sum
+from edgeward.backends.mpc.protocols.window import Window
 from edgeward.backends.mpc.ring import Elements, Ring
 from edgeward.backends.mpc.sharing import Shared
 from edgeward.backends.mpc.simulator import Simulator
@@ -94,27 +96,41 @@ class PublicGainStep(LocalStep):
 @final
 @dataclass(frozen=True)
 class MeanStep(LocalStep):
-    """The mean over axes (batch counted): the sum times round(2^f / size), with f more fraction bits."""
+    """The mean over axes (batch counted): the sum times round(2^(f + spare) / size), with f + spare more bits."""
 
     axes: tuple[int, ...]
     shape: Shape
+    spare: int
 
     def apply(self, ring: Ring, values: Sequence[Shared], added: Mapping[str, Shared], first: bool) -> Shared:
         x = values[0]
-        size = int(np.prod([x.shape[axis] for axis in self.axes]))
-        total = x.elements.sum(axis=self.axes, dtype=ring.dtype) * ring.constant(round(2**ring.fraction / size))
-        return Shared(ring.wrap(total).reshape(self.shape), x.fraction + ring.fraction)
+        size = np.array([math.prod(x.shape[axis] for axis in self.axes)])
+        total = x.elements.sum(axis=self.axes, dtype=ring.dtype) * reciprocals(ring, size, self.spare)[0]
+        return Shared(ring.wrap(total).reshape(self.shape), x.fraction + ring.fraction + self.spare)
 
 
 @final
 @dataclass(frozen=True)
 class AveragePoolStep(LocalStep):
-    """The mean of each window (padding counts as zeros), with f more fraction bits."""
+    """The mean of each window, with f + spare more fraction bits."""
 
     window: Window
+    spare: int
 
     def apply(self, ring: Ring, values: Sequence[Shared], added: Mapping[str, Shared], first: bool) -> Shared:
-        return scaled_sum(ring, values[0], self.window)
+        return scaled_sum(ring, values[0], self.window, self.spare)
+
+
+@final
+@dataclass(frozen=True)
+class AdaptivePoolStep(LocalStep):
+    """The means of `output` near-equal windows a side, with f + spare more fraction bits."""
+
+    output: tuple[int, int]
+    spare: int
+
+    def apply(self, ring: Ring, values: Sequence[Shared], added: Mapping[str, Shared], first: bool) -> Shared:
+        return adaptive_sum(ring, values[0], self.output, self.spare)
 
 
 @final

@@ -15,9 +15,17 @@ from edgeward.backends.mpc.party import Party
 from edgeward.backends.mpc.protocols.activation import Relu, relu
 from edgeward.backends.mpc.protocols.comparison_layout import Layout
 from edgeward.backends.mpc.protocols.linear_map import Shape
-from edgeward.backends.mpc.protocols.multiplication import Product, Square, multiply, square
-from edgeward.backends.mpc.protocols.pooling import Window, max_pool, max_pool_demands
+from edgeward.backends.mpc.protocols.multiplication import (
+    Product,
+    SpreadProduct,
+    Square,
+    multiply,
+    multiply_spread,
+    square,
+)
+from edgeward.backends.mpc.protocols.pooling import max_pool, max_pool_demands
 from edgeward.backends.mpc.protocols.truncation import Truncation, truncate
+from edgeward.backends.mpc.protocols.window import Window
 from edgeward.backends.mpc.ring import Elements, Ring
 from edgeward.backends.mpc.sharing import Shared
 from edgeward.backends.mpc.simulator import Simulator
@@ -162,6 +170,30 @@ class ProductStep(Step):
     @property
     def _squares(self) -> bool:
         return self.inputs[0] == self.inputs[-1]
+
+
+@final
+@dataclass(frozen=True)
+class SpreadProductStep(Step):
+    """The product of a secret value of `shape` with another that broadcasts over it."""
+
+    shape: Shape
+    factor: Shape
+
+    def demands(self, ring: Ring) -> tuple[Demand, ...]:
+        return (SpreadProduct(self.shape, self.factor),)
+
+    def run(
+        self, party: Party, values: Sequence[Shared], held: Held, materials: Sequence[Material]
+    ) -> tuple[Shared, ...]:
+        return (multiply_spread(party, values[0], values[1], materials[0], self.label),)
+
+    def clear(
+        self, simulator: Simulator, values: Sequence[Shared], model: Mapping[str, Elements], masks: Masks
+    ) -> tuple[Shared, ...]:
+        next(masks)
+        x, y = values
+        return (Shared(simulator.multiply(x.elements, y.elements), x.fraction + y.fraction),)
 
 
 def _truncated(simulator: Simulator, z: Shared, shift: int, masks: Masks) -> Shared:

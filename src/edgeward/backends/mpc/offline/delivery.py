@@ -31,26 +31,34 @@ def introduced(channel: Channel, ring: Ring, number: int) -> Supply:
     return Supply(ring, number, SecretBytes(channel.receive((KEY_BYTES,), np.uint8, "seed").tobytes()))
 
 
-def deliver(channel: Channel, dealer: Dealer, demands: Sequence[Demand]) -> None:
+def deliver(channel: Channel, dealer: Dealer, demands: Sequence[Demand], first: Channel | None = None) -> None:
     """Deal `demands` and send the second party its corrections (dealer's side).
 
-    Cost: the sum of `offline_bytes`, one message per demand, nothing to the first party.
+    `first` leads to the first party, which is sent what is common to both; where no demand has such a field, it needs
+    none. Cost: `Demand.corrections` bytes to each, one message per demand and party where there are any.
     """
     for demand in demands:
-        _, entry = dealer.deal(demand)
+        common, entry = dealer.deal(demand)
         channel.send(np.frombuffer(entry.corrections, np.uint8), f"material{entry.index}")
+        if common.corrections:
+            _needed(first, "first").send(np.frombuffer(common.corrections, np.uint8), f"material{entry.index}")
 
 
 def accept(channel: Channel | None, supply: Supply, demands: Sequence[Demand]) -> None:
-    """Queue the material for `demands`: the second party receives corrections, the first needs no channel.
+    """Queue the material for `demands`: the second party receives corrections, the first what is common to both.
 
     May run in a thread of its own, ahead of the protocol that draws. Raises: `ChannelError`.
     """
     for demand in demands:
         place, corrections = supply.received, b""
-        if supply.number:
-            if channel is None:
-                raise ConfigError("the second party needs a channel to the dealer", fix="give the channel")
-            size = demand.offline_bytes(supply.ring)
-            corrections = channel.receive((size,), np.uint8, f"material{place}").tobytes()
+        size = demand.corrections(supply.ring, supply.number)
+        if size or supply.number:
+            needed = _needed(channel, "second" if supply.number else "first")
+            corrections = needed.receive((size,), np.uint8, f"material{place}").tobytes()
         supply.add(Entry(place, demand, corrections))
+
+
+def _needed(channel: Channel | None, which: str) -> Channel:
+    if channel is None:
+        raise ConfigError(f"the {which} party needs a channel to the dealer", fix="give the channel")
+    return channel

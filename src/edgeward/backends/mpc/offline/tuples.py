@@ -12,8 +12,9 @@ rebuild a supply; after a restart, deal anew. Unaudited.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, final
 
@@ -72,6 +73,12 @@ class Material:
             raise ConfigError("this material was not taken yet", fix="call `take` first")
         return Material(self.demand, self._index, arrays)
 
+    def divided(self, parts: Sequence[tuple[Demand, dict[str, np.ndarray]]]) -> list[Material]:
+        """Return material for parts of the demand, each with its part of the arrays; only after this one was taken."""
+        if self._arrays:
+            raise ConfigError("this material was not taken yet", fix="call `take` first")
+        return [Material(demand, self._index, arrays) for demand, arrays in parts]
+
     def __repr__(self) -> str:
         """Return what the material is for, never the material."""
         return f"Material({self._index}, {self.demand!r}, {'fresh' if self._arrays else 'used'})"
@@ -84,7 +91,7 @@ class Material:
 @final
 @dataclass(frozen=True, repr=False)
 class Entry:
-    """What a party receives for one demand: its place, the public demand, the corrections (first party: none)."""
+    """What a party receives for one demand: its place, the public demand, the corrections (first party: few)."""
 
     index: int
     demand: Demand
@@ -95,17 +102,26 @@ class Entry:
 class Dealer:
     """Deals material for a sequence of demands; knows every mask, so it may take no other part."""
 
-    def __init__(self, ring: Ring) -> None:
-        """Draw fresh seeds from the operating system's generator."""
+    def __init__(self, ring: Ring, *, seeds: tuple[SecretBytes, SecretBytes] | None = None) -> None:
+        """Draw fresh seeds from the operating system's generator.
+
+        `seeds` of an earlier dealer make the same weight masks again: nothing else may be dealt with them twice.
+        """
         self.ring = ring
-        self.seeds = (SecretBytes.draw(KEY_BYTES), SecretBytes.draw(KEY_BYTES))
+        self.seeds = seeds or (SecretBytes.draw(KEY_BYTES), SecretBytes.draw(KEY_BYTES))
         self._next = 0
         self._kept: dict[str, np.ndarray] = {}
+
+    def batch(self) -> Dealer:
+        """Return a dealer with fresh seeds, from place 0 on, that knows the weight masks dealt so far."""
+        fresh = Dealer(self.ring)
+        fresh._kept = dict(self._kept)
+        return fresh
 
     def deal(self, demand: Demand) -> tuple[Entry, Entry]:
         """Return both parties' entries for the next place.
 
-        Cost: `demand.offline_bytes(ring)` for the second party, none for the first.
+        Cost: `demand.corrections(ring, number)` bytes for each party, none for the first where no field is common.
         """
         index, self._next = self._next, self._next + 1
         fields = demand.fields(self.ring)
@@ -113,8 +129,12 @@ class Dealer:
         clear = {f.name: f.combine(first[f.name], second[f.name]) for f in fields if not f.dependent}
         made = demand.complete(self.ring, clear, self._kept)
         self._kept |= demand.keep(clear)
-        parts = [f.remainder(made[f.name], first[f.name]).tobytes() for f in fields if f.dependent]
-        return Entry(index, demand, b""), Entry(index, demand, b"".join(parts))
+        common, parts = list[bytes](), list[bytes]()
+        for field in fields:
+            if field.dependent:
+                parts.append(field.remainder(made[field.name], first[field.name]).tobytes())
+                common += parts[-1:] if field.form == "common" else []
+        return Entry(index, demand, b"".join(common)), Entry(index, demand, b"".join(parts))
 
     def supplies(self, demands: Sequence[Demand]) -> tuple[Supply, Supply]:
         """Return both parties' supplies with all `demands` dealt (for a rehearsal in one process)."""
@@ -129,9 +149,12 @@ class Dealer:
 class Supply:
     """One party's material, in the order in which it was dealt."""
 
-    def __init__(self, ring: Ring, number: int, seed: SecretBytes) -> None:
-        """Start empty; `seed` is this party's from the dealer."""
-        self.ring, self.number, self._seed = ring, number, seed
+    def __init__(self, ring: Ring, number: int, seed: SecretBytes, refill: Callable[[], bool] | None = None) -> None:
+        """Start empty; `seed` is this party's from the dealer.
+
+        `refill` is called when material is asked for and none waits: it adds some and returns True, or False.
+        """
+        self.ring, self.number, self._seed, self._refill = ring, number, seed, refill
         self._waiting: deque[Entry] = deque()
         self._received = self._next = 0
 
@@ -146,7 +169,7 @@ class Supply:
             raise TupleReusedError(
                 f"tuple {entry.index} came twice", expected=f"tuple {self._received}", came=str(entry.index)
             )
-        size = entry.demand.offline_bytes(self.ring) if self.number else 0
+        size = correction_bytes(entry.demand, self.ring, self.number)
         if entry.index != self._received or len(entry.corrections) != size:
             raise SupplyError(
                 "the dealer's material is incomplete",
@@ -159,14 +182,16 @@ class Supply:
 
     def draw(self, demand: Demand) -> Material:
         """Return the next material, which must be for `demand`; it is never given out again."""
+        while not self._waiting and self._refill is not None and self._refill():
+            pass
         if not self._waiting or self._waiting[0].demand != demand:
             came = repr(self._waiting[0].demand) if self._waiting else "nothing more was dealt"
             raise SupplyError("the next material is for something else", expected=repr(demand), came=came)
         entry = self._waiting.popleft()
         fields = demand.fields(self.ring)
         arrays, rest = expand_fields(self._seed, entry.index, fields), memoryview(entry.corrections)
-        for field in fields if self.number else ():
-            if field.dependent:
+        for field in fields:
+            if field.sent(self.number):
                 arrays[field.name] = np.frombuffer(rest[: field.bytes], field.dtype).reshape(field.shape)
                 rest = rest[field.bytes :]
         return Material(demand, entry.index, arrays)
@@ -176,12 +201,45 @@ class Supply:
         return len(self._waiting)
 
 
+def supplies_on_demand(
+    dealer: Dealer, demands: Iterable[Demand], note: Callable[[int], None] = lambda sent: None
+) -> tuple[Supply, Supply]:
+    """Return both parties' supplies, to which `dealer` deals the next demand when one of them asks (a rehearsal).
+
+    Parties on two threads stay within a step of each other, so that about one step's material exists at a time, however
+    long the sequence. `note` is told the bytes of corrections of each demand in turn.
+    """
+    left, lock = iter(demands), threading.Lock()
+
+    def refill() -> bool:
+        # Whoever comes second finds what the first has had dealt; one more demand does no harm.
+        with lock:
+            demand = next(left, None)
+            if demand is None:
+                return False
+            entries = dealer.deal(demand)
+            note(sum(len(entry.corrections) for entry in entries))
+            for supply, entry in zip(supplies, entries, strict=True):
+                supply.add(entry)
+            return True
+
+    supplies = tuple(Supply(dealer.ring, number, seed, refill) for number, seed in enumerate(dealer.seeds))
+    return supplies[0], supplies[1]
+
+
+def correction_bytes(demand: Demand, ring: Ring, number: int) -> int:
+    """Return the bytes of corrections that party `number` receives for `demand`."""
+    return demand.corrections(ring, number)
+
+
 def expand_fields(seed: SecretBytes, index: int, fields: Sequence[Field]) -> dict[str, np.ndarray]:
     """Return the seed's share of every field at one place of the stream."""
-    # Every field starts at a multiple of 8 bytes, so that its elements are aligned.
+    # Every field starts at a multiple of 8 bytes, so that its elements are aligned. Common ones come from the dealer.
+    common = {field.name: np.empty(0, field.dtype) for field in fields if field.form == "common"}
+    fields = [field for field in fields if field.form != "common"]
     drawn, start, arrays = stream(seed, nonce=index).draw(sum(-(-field.bytes // 8) * 8 for field in fields)), 0, {}
     for field in fields:
         part = drawn[start : start + field.bytes].view(field.dtype).reshape(field.shape)
         arrays[field.name] = Ring(field.bits, 0).wrap(part) if field.bits else part
         start += -(-field.bytes // 8) * 8
-    return arrays
+    return arrays | common

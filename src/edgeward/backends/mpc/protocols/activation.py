@@ -20,10 +20,15 @@ from edgeward.backends.mpc.party import Party
 from edgeward.backends.mpc.planes import plane_bytes, unpack
 from edgeward.backends.mpc.protocols.comparison import comparison_fields, complete_comparison, nonnegative
 from edgeward.backends.mpc.protocols.comparison_layout import STANDARD, Layout
+from edgeward.backends.mpc.protocols.slicing import in_slices, slices_of
 from edgeward.backends.mpc.protocols.truncation import complete_mask, lift_top, mask_fields, open_masked
 from edgeward.backends.mpc.ring import Elements, Ring
 from edgeward.backends.mpc.sharing import Shared
 from edgeward.core.errors import ConfigError
+
+# The last step runs on blocks of this many elements, so that its intermediate values stay in the processor's cache.
+_BLOCK = 1 << 14
+_SELECTED = ("mask", "high", "top", "bit", "bit_high", "bit_top")
 
 
 @final
@@ -36,7 +41,7 @@ class Sign(Demand):
     layout: Layout = STANDARD
 
     def fields(self, ring: Ring) -> tuple[Field, ...]:
-        _check(ring, self.shift, self.layout)
+        check_width(ring, self.shift, self.layout)
         chosen = (Field("choice", (1, plane_bytes(self.count)), 0, False), Field("bit", (self.count,), ring.bits, True))
         return (*mask_fields(ring, self.count, self.shift), *comparison_fields(self.layout, self.count), *chosen)
 
@@ -88,7 +93,7 @@ def sign(party: Party, z: Shared, material: Material, label: str = "sign") -> Sh
     demand, arrays = material.take(Sign, z.elements.size)
     public, _ = open_masked(party, z, demand.shift, arrays, label)
     c = _open_choice(party, demand.layout, public, arrays, z.elements.size, label)
-    return Shared(_chosen(party, c, arrays["bit"]).reshape(z.shape), 0)
+    return Shared(_chosen(party, c.astype(party.ring.dtype), arrays["bit"]).reshape(z.shape), 0)
 
 
 def relu(party: Party, z: Shared, material: Material, label: str = "relu") -> Shared:
@@ -98,26 +103,40 @@ def relu(party: Party, z: Shared, material: Material, label: str = "relu") -> Sh
     result without notice. Guarantee: see `Party`; what is opened is masked by values used once. Cost: `Relu.cost`:
     8 + (layout.opened + 1) / 8 bytes per element at 64 bits, layout.rounds + 2 rounds.
     """
+    if isinstance(material.demand, Relu) and not material.demand.layout.keys and slices_of(party, z.elements.size) > 1:
+        return in_slices(party, z, material, relu, label)
     demand, arrays = material.take(Relu, z.elements.size)
     ring, shift = party.ring, demand.shift
     public, opened_top = open_masked(party, z, shift, arrays, label)
     c = _open_choice(party, demand.layout, public, arrays, z.elements.size, label)
-    high, bit_high = arrays["high" if shift else "mask"], arrays["bit_high"]
+    share = np.empty(public.shape, ring.dtype)
+    for start in range(0, len(share), _BLOCK):
+        cut = slice(start, start + _BLOCK)
+        block = {name: arrays[name][cut] for name in _SELECTED if name in arrays}
+        share[cut] = _rectified(party, shift, public[cut], opened_top[cut], c[cut], block)
+    return Shared(share.reshape(z.shape), z.fraction - shift)
+
+
+def _rectified(
+    party: Party, shift: int, public: Elements, opened_top: Elements, c: Elements, arrays: Mapping[str, np.ndarray]
+) -> Elements:
+    """Return the share of M' b - b R' for b = c xor beta."""
+    ring, high, bit_high = party.ring, arrays["high" if shift else "mask"], arrays["bit_high"]
     if shift:
         high = high - lift_top(ring, arrays["top"], opened_top, shift)
         bit_high = bit_high - lift_top(ring, arrays["bit_top"], opened_top, shift)
+    c = c.astype(ring.dtype)
     turned = ring.constant(1) - c - c
-    share = public * _chosen(party, c, arrays["bit"]) - (c * high + turned * bit_high)
-    return Shared(ring.wrap(share).reshape(z.shape), z.fraction - shift)
+    return ring.wrap(public * _chosen(party, c, arrays["bit"]) - (c * high + turned * bit_high))
 
 
 def _open_choice(
     party: Party, layout: Layout, public: Elements, arrays: Mapping[str, np.ndarray], count: int, label: str
 ) -> Elements:
-    """Open [t >= 0] xor the one-time bit; return it as 0/1 elements."""
+    """Open [t >= 0] xor the one-time bit; return it as bytes 0 and 1."""
     positive = nonnegative(party, layout, public, arrays, label)
     opened = party.open_planes(positive ^ arrays["choice"], f"{label}/choice")
-    return unpack(opened[0], count).astype(party.ring.dtype)
+    return unpack(opened[0], count)
 
 
 def _chosen(party: Party, c: Elements, bit: Elements) -> Elements:
@@ -126,7 +145,8 @@ def _chosen(party: Party, c: Elements, bit: Elements) -> Elements:
     return party.ring.wrap(share + c if party.first else share)
 
 
-def _check(ring: Ring, shift: int, layout: Layout) -> None:
+def check_width(ring: Ring, shift: int, layout: Layout) -> None:
+    """Refuse a comparison of more bits than a truncated value has."""
     if layout.width > ring.bits - shift:
         raise ConfigError(
             "the comparison is wider than what truncation leaves",

@@ -13,9 +13,11 @@ import numpy as np
 
 from edgeward.backends.mpc.offline.demand import Field, Values
 from edgeward.backends.mpc.party import Party
-from edgeward.backends.mpc.planes import Planes, pack, plane_bytes, select, to_planes
+from edgeward.backends.mpc.planes import Planes, pack, plane_bytes, to_planes
+from edgeward.backends.mpc.protocols.comparison_keys import borrow, complete_keys, key_fields
 from edgeward.backends.mpc.protocols.comparison_layout import Layout, Merge
 from edgeward.backends.mpc.ring import Elements
+from edgeward.native.bits import look_up_chunks
 
 _ONES = np.uint8(0xFF)
 
@@ -23,6 +25,8 @@ _ONES = np.uint8(0xFF)
 def comparison_fields(layout: Layout, count: int) -> tuple[Field, ...]:
     """Return the material for `count` comparisons with a mask that is dealt elsewhere."""
     row = plane_bytes(count)
+    if layout.keys:
+        return (Field("sign", (1, row), 0, True), *key_fields(layout, count))
     fields = [Field("sign", (1, row), 0, True), Field("tables", (layout.table_bits, row), 0, True)]
     for level, merges in enumerate(layout.levels):
         opened, products = sum(m.opened for m in merges), sum(m.products for m in merges)
@@ -32,12 +36,13 @@ def comparison_fields(layout: Layout, count: int) -> tuple[Field, ...]:
 
 def complete_comparison(layout: Layout, high: Elements, clear: Values) -> dict[str, np.ndarray]:
     """Return the dependent material for the mask `high`, of which the low `width` bits count (dealer only)."""
-    planes, offset = [], 0
-    for width in layout.chunks:
-        chunk = (high >> high.dtype.type(offset)) & high.dtype.type((1 << width) - 1)
-        planes += [pack(chunk >= value) for value in range(1, 1 << width)]
-        offset += width
     sign = pack(((high >> high.dtype.type(layout.width - 1)) & high.dtype.type(1)).astype(np.bool_))
+    if layout.keys:
+        return {"sign": sign[None], **complete_keys(layout, high, clear)}
+    planes, bits = list[np.ndarray](), to_planes(high, layout.width)
+    for width in layout.chunks:
+        planes += [_at_least(value, bits[:width]) for value in range(1, 1 << width)]
+        bits = bits[width:]
     row = (0, len(sign))
     made = {"sign": sign[None], "tables": np.stack(planes) if planes else np.zeros(row, np.uint8)}
     for level, merges in enumerate(layout.levels):
@@ -49,6 +54,14 @@ def complete_comparison(layout: Layout, high: Elements, clear: Values) -> dict[s
     return made
 
 
+def _at_least(value: int, chunk: Planes) -> np.ndarray:
+    """Return [chunk >= value], from the lowest bit up."""
+    result = np.full(chunk.shape[1], _ONES, np.uint8)
+    for place, plane in enumerate(chunk):
+        result = plane & result if value >> place & 1 else plane | result
+    return result
+
+
 def nonnegative(
     party: Party, layout: Layout, public: Elements, material: Mapping[str, np.ndarray], label: str
 ) -> Planes:
@@ -57,15 +70,12 @@ def nonnegative(
     Exact when -2^(width-1) <= t < 2^(width-1). Cost: per element `layout.opened` bits sent, `layout.rounds` rounds.
     Guarantee: see `Party`; every opened bit is masked by a bit used once.
     """
-    bits, tables = to_planes(public, layout.width), material["tables"]
-    one = np.full((1, bits.shape[1]), _ONES if party.first else 0, np.uint8)
-    less, equal, offset = [], [], 0
-    for width in layout.chunks:
-        entries, index = (1 << width) - 1, bits[offset : offset + width]
-        table, tables = tables[:entries], tables[entries:]
-        less.append(select(np.concatenate([table, np.zeros_like(one)]), index))
-        equal.append(select(np.concatenate([one, table]), index) ^ less[-1])
-        offset += width
+    bits = to_planes(public, layout.width)
+    if layout.keys:
+        outcome = material["sign"][0] ^ borrow(party, layout, public, material)
+        return np.asarray((outcome ^ bits[-1] ^ _ONES if party.first else outcome)[None])
+    rows = look_up_chunks(layout.chunks, bits, material["tables"], party.first)
+    less, equal = list(rows[0]), list(rows[1])
     for level, merges in enumerate(layout.levels):
         masks, products = material[f"masks{level}"], material[f"products{level}"]
         less, equal = _merge_level(party, merges, less, equal, masks, products, f"{label}/compare{level}")

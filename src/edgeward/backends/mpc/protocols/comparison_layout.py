@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import final
 
-from edgeward.core.errors import ConfigError
+from edgeward.core.errors import ConfigError, unknown_name
 
 
 @final
@@ -42,7 +43,10 @@ class Merge:
 @final
 @dataclass(frozen=True)
 class Layout:
-    """A comparison of the low `width` bits: chunks of `chunk` bits by look-up, then merges of `radix` chunks a round.
+    """How the low `width` bits are compared with a mask's.
+
+    By look-up of chunks of `chunk` bits, then merges of `radix` chunks a round; or, with `keys`, by keys of a
+    distributed comparison function, which each party evaluates alone (`chunk` and `radix` then say nothing).
 
     The value compared must lie in [-2^(width-1), 2^(width-1)). chunk=1, radix=2 is the bit-sliced tree; larger chunks
     and radices save rounds and bytes online and cost more corrections.
@@ -54,6 +58,7 @@ class Layout:
     width: int = 32
     chunk: int = 4
     radix: int = 4
+    keys: bool = False
 
     def __post_init__(self) -> None:
         """Refuse sizes that have no meaning or whose tables would be large."""
@@ -64,7 +69,9 @@ class Layout:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Return the widths of the chunks below the sign bit, lowest first."""
+        """Return the widths of the chunks below the sign bit, lowest first; none with keys."""
+        if self.keys:
+            return ()
         full, rest = divmod(self.width - 1, self.chunk)
         return (self.chunk,) * full + ((rest,) if rest else ())
 
@@ -95,3 +102,22 @@ class Layout:
 
 
 STANDARD = Layout()
+
+VARIANTS: Mapping[str, Layout] = {
+    "lookup": STANDARD,
+    "lookup8": Layout(chunk=8),
+    "tree": Layout(chunk=1, radix=2),
+    "fss": Layout(keys=True),
+}
+"""Comparisons by name: look-up of 4 or 8 bits, the bit-sliced tree, function secret sharing."""
+
+
+def variant(name: str, width: int = STANDARD.width) -> Layout:
+    """Return the comparison called `name` for `width` bits.
+
+    >>> variant("tree").rounds, variant("lookup").rounds, variant("lookup8").rounds, variant("fss").rounds
+    (5, 2, 1, 0)
+    """
+    if name not in VARIANTS:
+        raise unknown_name("comparison", name, VARIANTS)
+    return replace(VARIANTS[name], width=width)

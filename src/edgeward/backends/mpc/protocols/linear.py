@@ -14,10 +14,12 @@ from typing import final
 import numpy as np
 
 from edgeward.backends.mpc.cost import Cost
+from edgeward.backends.mpc.interleaving import Duplex
 from edgeward.backends.mpc.offline.demand import Demand, Field, Values
 from edgeward.backends.mpc.offline.tuples import Material
 from edgeward.backends.mpc.party import Party
-from edgeward.backends.mpc.protocols.linear_map import LinearMap, Shape
+from edgeward.backends.mpc.protocols.linear_map import Convolution, Dense, LinearMap, Shape
+from edgeward.backends.mpc.protocols.slicing import slices_of
 from edgeward.backends.mpc.ring import Elements, Ring
 from edgeward.backends.mpc.sharing import Shared
 from edgeward.core.errors import ConfigError
@@ -104,15 +106,28 @@ def mask_weights(party: Party, weights: Shared, material: Material) -> MaskedWei
 
     Cost: one element per weight, 1 round.
     """
-    demand, arrays = material.take(WeightMask)
-    if weights.shape != demand.shape:
-        raise ConfigError(
-            f"weights of '{demand.name}' have another shape", expected=str(demand.shape), came=str(weights.shape)
-        )
-    ring, mask = party.ring, arrays["mask"]
-    opened = party.open_elements(ring.wrap(weights.elements - mask), f"{demand.name}/weights")
-    share = ring.wrap(mask + opened) if party.first else mask
-    return MaskedWeights(demand.name, opened, share, weights.fraction)
+    return mask_all_weights(party, [weights], [material])[0]
+
+
+def mask_all_weights(party: Party, weights: Sequence[Shared], materials: Sequence[Material]) -> list[MaskedWeights]:
+    """Open w - b of several layers at once, as `mask_weights` does. Cost: one element per weight, 1 round together."""
+    ring, names, masks, differences = party.ring, list[str](), list[Elements](), list[Elements]()
+    for share, material in zip(weights, materials, strict=True):
+        demand, arrays = material.take(WeightMask)
+        if share.shape != demand.shape:
+            raise ConfigError(
+                f"weights of '{demand.name}' have another shape", expected=str(demand.shape), came=str(share.shape)
+            )
+        names.append(demand.name)
+        masks.append(arrays["mask"])
+        differences.append(ring.wrap(share.elements - arrays["mask"]))
+    opened = party.open_all(differences, [f"{name}/weights" for name in names])
+    differences.clear()
+    masks.reverse()
+    return [
+        MaskedWeights(name, public, ring.wrap(masks.pop() + public) if party.first else masks.pop(), share.fraction)
+        for name, public, share in zip(names, opened, weights, strict=True)
+    ]
 
 
 def prepare(ring: Ring, weights: Sequence[MaskedWeights], material: Material) -> Material:
@@ -146,15 +161,46 @@ def linear(
     if x.shape != demand.input:
         raise ConfigError("material for an input of another shape", expected=str(demand.input), came=str(x.shape))
     ring, outputs = party.ring, []
-    opened = party.open_elements(ring.wrap(x.elements - arrays["mask"]), label)
-    for i, (use, held) in enumerate(zip(demand.uses, weights, strict=True)):
-        out = use.map.apply(ring, opened, held.share) + arrays[f"product{i}"]
+    masked = ring.wrap(x.elements - arrays["mask"])
+    shares = [held.share for held in weights]
+    for i, out in enumerate(_products(party, demand, masked, shares, label)):
+        use, held = demand.uses[i], weights[i]
+        out = out + arrays[f"product{i}"]
         if "ready" not in arrays:
             out = out + use.map.apply(ring, arrays["mask"], held.opened)
         shared = Shared(ring.wrap(out), x.fraction + held.fraction)
         bias = biases[i] if biases else None
         outputs.append(shared if bias is None else add_bias(ring, use.map, shared, bias))
     return tuple(outputs)
+
+
+def _products(party: Party, demand: Linear, masked: Elements, shares: Sequence[Elements], label: str) -> list[Elements]:
+    """Open the input's share `masked` and return L_i(opened; share_i) of every layer, part by part where that pays."""
+    ring, link = party.ring, party.link
+    axis, cuts = _cuts(demand, slices_of(party, masked.size))
+    if len(cuts) < 2 or not isinstance(link, Duplex):
+        opened = party.open_elements(masked, label)
+        return [use.map.apply(ring, opened, share) for use, share in zip(demand.uses, shares, strict=True)]
+    mine = [np.ascontiguousarray(masked[:, cut] if axis else masked[cut], ring.dtype) for cut in cuts]
+    for part in mine:
+        link.send(part, label)
+    parts: list[list[Elements]] = [[] for _ in demand.uses]
+    for part, cut in zip(mine, cuts, strict=True):
+        opened = ring.wrap(part + link.receive(part.shape, part.dtype, label))
+        for use, share, made in zip(demand.uses, shares, parts, strict=True):
+            made.append(use.map.apply(ring, opened, np.ascontiguousarray(share[:, cut]) if axis else share))
+    return [ring.wrap(sum(made[1:], made[0])) if axis else np.concatenate(made) for made in parts]
+
+
+def _cuts(demand: Linear, slices: int) -> tuple[int, list[slice]]:
+    """Return the axis along which to cut the input, records (0) or channels (1), and where; no places for neither."""
+    maps, records = [use.map for use in demand.uses], demand.input[0]
+    known = all(isinstance(m, Dense) or (isinstance(m, Convolution) and m.groups == 1) for m in maps)
+    axis = 0 if records >= slices else 1
+    if slices < 2 or not known:
+        return axis, []
+    size = -(-demand.input[axis] // slices)
+    return axis, [slice(start, min(start + size, demand.input[axis])) for start in range(0, demand.input[axis], size)]
 
 
 def public_linear(ring: Ring, map_: LinearMap, x: Shared, w: Elements, fraction: int) -> Shared:

@@ -5,6 +5,7 @@ Source: Beaver, CRYPTO 1991: z = c + (x - a) b + a (y - b) + (x - a)(y - b), wit
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -35,6 +36,25 @@ class Product(Demand):
 
     def cost(self, ring: Ring) -> Cost:
         return Cost(2 * self.count * ring.element_bytes, 1)
+
+
+@final
+@dataclass(frozen=True)
+class SpreadProduct(Demand):
+    """Material for the product of a value of `shape` with one that broadcasts over it (a gain per channel)."""
+
+    shape: tuple[int, ...]
+    factor: tuple[int, ...]
+
+    def fields(self, ring: Ring) -> tuple[Field, ...]:
+        shapes = {"a": self.shape, "b": self.factor, "c": self.shape}
+        return tuple(Field(name, shape, ring.bits, name == "c") for name, shape in shapes.items())
+
+    def complete(self, ring: Ring, clear: Values, kept: Values) -> dict[str, np.ndarray]:
+        return {"c": clear["a"] * clear["b"]}
+
+    def cost(self, ring: Ring) -> Cost:
+        return Cost((math.prod(self.shape) + math.prod(self.factor)) * ring.element_bytes, 1)
 
 
 @final
@@ -87,6 +107,22 @@ def multiply(party: Party, x: Shared, y: Shared, material: Material, label: str 
     e, f = opened[: demand.count], opened[demand.count :]
     share = t["c"] + e * t["b"] + t["a"] * f + (e * f if party.first else party.ring.constant(0))
     return Shared(party.ring.wrap(share).reshape(x.shape), x.fraction + y.fraction)
+
+
+def multiply_spread(party: Party, x: Shared, y: Shared, material: Material, label: str = "multiply") -> Shared:
+    """Return shares of x y, y broadcast over x, with the fraction bits of both.
+
+    Guarantee: see `Party`; each element of both is opened once, under a mask used once. Cost: one element per element
+    of x and of y, 1 round.
+    """
+    demand, t = material.take(SpreadProduct)
+    if (x.shape, y.shape) != (demand.shape, demand.factor):
+        raise ConfigError("material for other shapes", expected=repr(demand), came=f"{x.shape} and {y.shape}")
+    both = np.concatenate([(x.elements - t["a"]).reshape(-1), (y.elements - t["b"]).reshape(-1)])
+    opened = party.open_elements(party.ring.wrap(both), label)
+    e, f = opened[: x.elements.size].reshape(x.shape), opened[x.elements.size :].reshape(y.shape)
+    held = t["b"] + f if party.first else t["b"]
+    return Shared(party.ring.wrap(t["c"] + e * held + t["a"] * f), x.fraction + y.fraction)
 
 
 def square(party: Party, x: Shared, material: Material, label: str = "square") -> Shared:

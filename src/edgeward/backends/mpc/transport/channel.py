@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NoReturn, final
 
@@ -19,6 +20,7 @@ from edgeward.core.errors import ConfigError
 
 _LINGER_SECONDS = 1.0
 _LAST_WORDS_SECONDS = 0.2
+_ANY_DEPTH = 1 << 32
 
 
 @final
@@ -39,18 +41,22 @@ class Channel:
         stream: Stream,
         *,
         party: int,
+        peer: int | None = None,
         timeout: float = 60.0,
         network: Network | None = None,
         clock: Clock | None = None,
+        meter: Meter | None = None,
     ) -> None:
         """Take over an established stream.
 
-        Args: `party`: our number; `timeout`: seconds in which some byte must move while one is waited for (the peer's
-        longest computation must fit in); `network`: throttle what we send (experiments); `clock`: of the throttle.
+        Args: `party`: our number; `peer`: the other's, where it is known; `timeout`: seconds in which some byte must
+        move while one is waited for (the peer's longest computation must fit in); `network`: throttle what we send
+        (experiments); `clock`: of the throttle; `meter`: of a party with several channels, counted together (what comes
+        may then be any number of rounds deep).
         """
         if timeout <= 0:
             raise ConfigError("a channel cannot wait so long", expected="seconds above 0", came=f"{timeout:g}")
-        self.party, self.meter = party, Meter()
+        self.party, self.peer, self.meter, self._alone = party, peer, meter or Meter(), meter is None
         self._stream, self._timeout = stream, timeout
         self._sender = Sender(stream, timeout, network, clock)
         self._incoming = Incoming(self._fill)
@@ -82,18 +88,24 @@ class Channel:
 
     def exchange(self, array: np.ndarray, label: str) -> np.ndarray:
         """Send `array` and return the peer's of the same shape and type: one round. Raises: `ChannelError`."""
-        view = _bytes(array)
-        ticket = self._send(view, label, copy=False)
-        other = self.receive(array.shape, array.dtype, label)
+        return self.exchange_all([array], [label])[0]
+
+    def exchange_all(self, arrays: Sequence[np.ndarray], labels: Sequence[str]) -> list[np.ndarray]:
+        """Send all arrays, then return the peer's of the same shapes and types: one round. Raises: `ChannelError`."""
+        views = [_bytes(array) for array in arrays]
+        tickets = [self._send(view, label, copy=False) for view, label in zip(views, labels, strict=True)]
+        others = [self.receive(array.shape, array.dtype, label) for array, label in zip(arrays, labels, strict=True)]
+        if not tickets:
+            return others
         try:
-            self._sender.flush(ticket)
+            self._sender.flush(tickets[-1])
         except ChannelError as error:
             self._fail(error)
         except BaseException:
             # The caller may change the array from now on, and a part of it has not left.
             self._end(ChannelError(Failure.INTERRUPTED))
             raise
-        return other
+        return others
 
     def send_bytes(self, content: bytes, label: str) -> None:
         """Send content whose length the other party does not know: 8 bytes of length, then the bytes."""
@@ -106,6 +118,12 @@ class Channel:
         if count > limit:
             self._fail(ChannelError(Failure.MALFORMED, expected=f"at most {limit} bytes", came=f"{count} bytes"))
         return self.receive((count,), np.uint8, label).tobytes()
+
+    def check_quiet(self) -> None:
+        """Raise `ChannelError` if the other party, which has nothing to say now, is gone or has stopped."""
+        self._check()
+        if self._stream.stirs():
+            self._receive(memoryview(bytearray(0)), "nothing")
 
     def close(self) -> None:
         """Send what is queued, say goodbye and free the socket; waits at most a second for the other party to close.
@@ -154,7 +172,7 @@ class Channel:
         try:
             with self._receiving:
                 self._check()
-                depth = self._incoming.message(view, label, sent_depth=self.meter.deepest_sent)
+                depth = self._incoming.message(view, label, sent_depth=self._deepest)
         except ChannelError as error:
             self._fail(error, words=False)
         except BaseException:
@@ -162,6 +180,9 @@ class Channel:
             self._end(ChannelError(Failure.INTERRUPTED), notice=True)
             raise
         self.meter.note_received(label, len(view), depth)
+
+    def _deepest(self) -> int:
+        return self.meter.deepest_sent if self._alone else _ANY_DEPTH
 
     def _fill(self, view: memoryview) -> None:
         self._stream.fill(view, self._patience)

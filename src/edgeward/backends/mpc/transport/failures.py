@@ -46,6 +46,8 @@ class ChannelError(EdgewardError):
     No text of this error holds anything that was sent or received.
     """
 
+    exit_code = 1
+
     def __init__(self, reason: Failure, *, expected: str = "", came: str = "", fix: str = "") -> None:
         """Name the reason, what was expected, what came and what to do."""
         self.reason, self.expected, self.came = reason, expected, came

@@ -114,7 +114,7 @@ class Incoming:
         """Read through `fill`, which fills a whole buffer or raises."""
         self._fill, self._sequence, self._header = fill, 0, bytearray(HEADER_BYTES)
 
-    def message(self, into: memoryview, label: str, *, sent_depth: int) -> int:
+    def message(self, into: memoryview, label: str, *, sent_depth: int | Callable[[], int]) -> int:
         """Fill `into` with the next message and return its depth; `sent_depth` is the deepest message we sent.
 
         Raises: `ChannelError`: malformed, out of step, aborted, finished, or what `fill` raises.
@@ -130,8 +130,10 @@ class Incoming:
                 came = f"{header.length} bytes at depth {header.depth}"
                 raise ChannelError(Failure.MALFORMED, expected=f"a chunk of {expected[0]} bytes", came=came)
             depth = header.depth
-            if not 1 <= depth <= sent_depth + 1:
-                expected_depth = f"a depth from 1 to {sent_depth + 1}"
+            # Asked for when the frame is here: another thread may have sent while this one waited for it.
+            deepest = sent_depth() if callable(sent_depth) else sent_depth
+            if not 1 <= depth <= deepest + 1:
+                expected_depth = f"a depth from 1 to {deepest + 1}"
                 raise ChannelError(Failure.MALFORMED, expected=expected_depth, came=f"depth {depth}")
             if stop > start:
                 self._fill(into[start:stop])

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from edgeward.backends.mpc.transport.channel import Channel
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
+from edgeward.backends.mpc.transport.meter import Meter
 from edgeward.backends.mpc.transport.network import Clock, Network
 from edgeward.backends.mpc.transport.stream import SocketStream
 
@@ -19,9 +20,16 @@ _BUFFER_BYTES = 1 << 22
 
 
 def local_pair(
-    network: Network | None = None, *, timeout: float = 60.0, clocks: tuple[Clock, Clock] | None = None
+    network: Network | None = None,
+    *,
+    timeout: float = 60.0,
+    clocks: tuple[Clock, Clock] | None = None,
+    numbers: tuple[int, int] = (0, 1),
+    meters: tuple[Meter, Meter] | None = None,
 ) -> tuple[Channel, Channel]:
-    """Return the two ends of a channel within this process, for one thread each.
+    """Return the two ends of a channel within this process, for one thread each: of parties `numbers`, 0 and 1.
+
+    `meters` are those of parties with several channels.
 
     Guarantee: none; both parties' secrets lie in one process. The bytes are those of a deployment without its TLS.
     """
@@ -30,9 +38,10 @@ def local_pair(
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             end.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
     first, second = clocks or (None, None)
+    mine, yours = meters or (None, None)
     return (
-        Channel(SocketStream(here), party=0, timeout=timeout, network=network, clock=first),
-        Channel(SocketStream(there), party=1, timeout=timeout, network=network, clock=second),
+        Channel(SocketStream(here), party=numbers[0], timeout=timeout, network=network, clock=first, meter=mine),
+        Channel(SocketStream(there), party=numbers[1], timeout=timeout, network=network, clock=second, meter=yours),
     )
 
 
@@ -64,11 +73,11 @@ def run_parties(
     run(0, first)
     other.join()
     if errors:
-        raise min(errors, key=_consequence)
+        raise min(errors, key=consequence)
     return results[0], results[1]  # type: ignore[return-value]
 
 
-def _consequence(error: BaseException) -> int:
+def consequence(error: BaseException) -> int:
     """Order errors from causes to consequences."""
     if not isinstance(error, ChannelError):
         return 0

@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import struct
 import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import final
@@ -15,7 +16,7 @@ from edgeward.backends.mpc.transport.channel import Channel
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
 from edgeward.backends.mpc.transport.network import Network
 from edgeward.backends.mpc.transport.stream import Deadline, SocketStream, Stream
-from edgeward.backends.mpc.transport.tls import Credentials, secure
+from edgeward.backends.mpc.transport.tls import Credentials, not_of, secure
 from edgeward.core.errors import ConfigError
 
 MAGIC, VERSION = b"EWMP", 1
@@ -68,16 +69,19 @@ def connect(host: str, port: int, meeting: Meeting, *, patience: float = 30.0) -
                 came = error.strerror or "no answer"
                 raise ChannelError(Failure.UNREACHABLE, expected=f"{host}:{port}", came=came) from None
             time.sleep(_RETRY_SECONDS)
-    return _meet(connection, meeting, server=False)
+    return _meet(connection, [meeting], server=False)
 
 
 @final
 class Listener:
     """Waits for one other party at a time; a stranger's failed attempt leaves it open for the next."""
 
-    def __init__(self, host: str, port: int, meeting: Meeting) -> None:
-        """Listen at `host`:`port` (0: any free port). Raises: `ConfigError`."""
-        self._meeting = meeting
+    def __init__(self, host: str, port: int, *meetings: Meeting) -> None:
+        """Listen at `host`:`port` (0: any free port) for the peers of `meetings`, which differ in nothing else.
+
+        Raises: `ConfigError`.
+        """
+        self._meetings, meeting = meetings, meetings[0]
         try:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
             self._socket = socket.create_server((host, port), family=family)
@@ -91,15 +95,18 @@ class Listener:
                 self.close()
                 raise
 
-    def accept(self, *, patience: float = 30.0) -> Channel:
-        """Return a channel to the next party that comes. Raises: `ChannelError`, `ConfigError`."""
+    def accept(self, *, patience: float = 30.0, without: Collection[int] = ()) -> Channel:
+        """Return a channel to the next party that comes; those `without` are refused as disagreeing.
+
+        Raises: `ChannelError`, `ConfigError`.
+        """
         self._socket.settimeout(patience)
         try:
             connection, _ = self._socket.accept()
         except OSError as error:
             came = "nobody" if isinstance(error, TimeoutError) else (error.strerror or "an error")
             raise ChannelError(Failure.UNREACHABLE, expected=f"a party within {patience:g} s", came=came) from None
-        return _meet(connection, self._meeting, server=True)
+        return _meet(connection, [m for m in self._meetings if m.peer not in without], server=True)
 
     def close(self) -> None:
         """Stop listening."""
@@ -116,12 +123,13 @@ class Listener:
         self.close()
 
 
-def greet(stream: Stream, meeting: Meeting, deadline: Deadline) -> None:
-    """Exchange greetings; both ends then know version, party and session of each other.
+def greet(stream: Stream, meetings: Sequence[Meeting], deadline: Deadline) -> Meeting:
+    """Exchange greetings and return the meeting with the peer that came; both ends then know version and session.
 
     The first 8 bytes (magic, version, bytes that follow) are the same in every version. Raises: `ChannelError`.
     """
-    body = _BODY.pack(meeting.party, meeting.session)
+    own = meetings[0]
+    body = _BODY.pack(own.party, own.session)
     if not stream.offer(_START.pack(MAGIC, VERSION, len(body)) + body, memoryview(b"")):
         stream.push(deadline.left())
     start = _take(stream, _START.size, deadline)
@@ -135,11 +143,13 @@ def greet(stream: Stream, meeting: Meeting, deadline: Deadline) -> None:
     if count != _BODY.size:
         raise ChannelError(Failure.MALFORMED, expected=f"a greeting of {_BODY.size} bytes", came=f"{count} bytes")
     party, session = _BODY.unpack(_whole(_take(stream, count, deadline), count))
-    problems = [f"party {party}"] if party != meeting.peer else []
-    problems += [f"session {session.hex()[:16]}..."] if session != meeting.session else []
+    known = {meeting.peer: meeting for meeting in meetings}
+    problems = [f"party {party}"] if party not in known else []
+    problems += [f"session {session.hex()[:16]}..."] if session != own.session else []
     if problems:
-        expected = f"party {meeting.peer}, session {meeting.session.hex()[:16]}..."
+        expected = f"party {' or '.join(map(str, known))}, session {own.session.hex()[:16]}..."
         raise ChannelError(Failure.DISAGREEMENT, expected=expected, came=", ".join(problems))
+    return known[party]
 
 
 def _take(stream: Stream, count: int, deadline: Deadline) -> bytes:
@@ -157,23 +167,28 @@ def _whole(raw: bytes, count: int) -> bytes:
     return raw
 
 
-def _meet(connection: socket.socket, meeting: Meeting, *, server: bool) -> Channel:
-    deadline = Deadline(meeting.greeting_timeout)
-    stream: Stream = SocketStream(connection)
+def _meet(connection: socket.socket, meetings: Sequence[Meeting], *, server: bool) -> Channel:
+    own, names = meetings[0], [meeting.peer_name for meeting in meetings]
+    deadline = Deadline(own.greeting_timeout)
+    stream: Stream = (plain := SocketStream(connection))
     try:
-        if meeting.credentials is None:
+        if own.credentials is None:
             _require_this_machine(connection.getpeername()[0])
+            meeting = greet(stream, meetings, deadline)
         else:
-            context = meeting.credentials.context(server=server)
-            stream = secure(stream, context, meeting.peer_name, server=server, deadline=deadline)
-        greet(stream, meeting, deadline)
+            secured = secure(stream, own.credentials.context(server=server), names, server=server, deadline=deadline)
+            stream, meeting = secured, greet(secured, meetings, deadline)
+            if meeting.peer_name not in secured.names:
+                raise not_of([meeting.peer_name], secured.names)
     except BaseException as error:
         if isinstance(error, ChannelError):
+            if server and error.reason is Failure.GONE and not plain.received:
+                error = ChannelError(Failure.FOREIGN, expected="a greeting", came="a connection without a word")
             # Our own greeting or alert must reach the other end, or it sees no more than a broken connection.
             stream.finish(0.2)
         stream.release()
-        raise
-    return Channel(stream, party=meeting.party, timeout=meeting.timeout, network=meeting.network)
+        raise error
+    return Channel(stream, party=meeting.party, peer=meeting.peer, timeout=meeting.timeout, network=meeting.network)
 
 
 def _require_this_machine(address: str) -> None:

@@ -32,7 +32,7 @@ class Sender:
     """Numbers frames, keeps their order, and sends them without ever waiting for the other party's sending.
 
     Small messages leave in the caller's thread while nothing is queued; all else leaves in a thread of its own. The
-    queue holds at most 256 MiB; then `send` waits. A throttled link sends everything from the queue, at its time.
+    queue holds copies of at most 256 MiB; then `send` waits. A throttled link sends all from the queue, at its time.
     """
 
     def __init__(self, stream: Stream, timeout: float, network: Network | None, clock: Clock | None = None) -> None:
@@ -64,8 +64,10 @@ class Sender:
         Raises: `ChannelError`, also for what the thread met before.
         """
         with self._changed:
-            # The thread gives up by itself when nothing leaves.
-            self._changed.wait_for(self._has_room)
+            # The thread gives up by itself when nothing leaves. What is not copied takes no room: two parties that
+            # both send before they receive would otherwise wait for each other.
+            if copy:
+                self._changed.wait_for(self._has_room)
             self._raise_failure()
             at_once = self._shaper is None and self._put == self._done and len(payload) <= _AT_ONCE_BYTES
             if at_once:

@@ -31,6 +31,10 @@ class Stream(ABC):
         """Fill a part of `view` and return its bytes, 0 at the end of the stream. Raises like `push`."""
 
     @abstractmethod
+    def stirs(self) -> bool:
+        """Return at once whether there is something to receive, or the end of the stream."""
+
+    @abstractmethod
     def finish(self, linger: float) -> None:
         """Say that no more will be sent, and read away what still comes for at most `linger` seconds."""
 
@@ -63,7 +67,7 @@ class SocketStream(Stream):
     def __init__(self, connection: socket.socket) -> None:
         """Take the socket over."""
         connection.setblocking(False)
-        self._socket, self._left = connection, b""
+        self._socket, self._left, self.received = connection, b"", 0
         if connection.family in (socket.AF_INET, socket.AF_INET6):
             _tune(connection)
 
@@ -89,7 +93,13 @@ class SocketStream(Stream):
     def receive_into(self, view: memoryview, timeout: float) -> int:
         while (count := self._take(view)) is None:
             self._wait(select.POLLIN, timeout)
+        self.received += count
         return count
+
+    def stirs(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def finish(self, linger: float) -> None:
         until, scrap = time.monotonic() + linger, memoryview(bytearray(_DRAIN_BYTES))

@@ -7,6 +7,7 @@ import os
 import ssl
 import stat
 import threading
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, final
@@ -57,14 +58,18 @@ class Credentials:
         return context
 
 
-def secure(stream: Stream, context: ssl.SSLContext, peer: str, *, server: bool, deadline: Deadline) -> TlsStream:
-    """Return `stream` under TLS 1.3 once both ends have proved who they are; the other end must be the party `peer`.
+def secure(
+    stream: Stream, context: ssl.SSLContext, peers: Sequence[str], *, server: bool, deadline: Deadline
+) -> TlsStream:
+    """Return `stream` under TLS 1.3 once both ends have proved who they are; the other end must be one of `peers`.
+
+    A client names one peer, the party it means to reach.
 
     Guarantee: against anyone between the parties and anyone without a key of this authority: content and order are
     secret and unaltered (TLS 1.3, assumed). Sizes and times show. No session is resumed.
     Raises: `ChannelError`: untrusted, foreign, gone, timed out.
     """
-    secured = TlsStream(stream, context, peer, server=server)
+    secured = TlsStream(stream, context, peers, server=server)
     secured.greet(deadline)
     return secured
 
@@ -77,11 +82,12 @@ class TlsStream(Stream):
     receives and a thread that sends cannot stop each other.
     """
 
-    def __init__(self, stream: Stream, context: ssl.SSLContext, peer: str, *, server: bool) -> None:
+    def __init__(self, stream: Stream, context: ssl.SSLContext, peers: Sequence[str], *, server: bool) -> None:
         """Prepare; `greet` speaks first."""
-        self._stream, self._peer, self._server = stream, peer, server
+        self._stream, self._peers, self._server = stream, tuple(peers), server
+        self.names: frozenset[str] = frozenset()
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        name = None if server else peer
+        name = None if server else self._peers[0]
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server, server_hostname=name)
         self._lock, self._raw = threading.Lock(), memoryview(bytearray(_RAW_BYTES))
 
@@ -98,10 +104,9 @@ class TlsStream(Stream):
             raise _refusal(error) from None
         self._flush(deadline.left())
         certificate: dict[str, Any] = self._tls.getpeercert() or {}
-        names = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
-        if self._peer not in names:
-            came = "a certificate of " + (", ".join(names) or "nobody")
-            raise ChannelError(Failure.UNTRUSTED, expected=f"the party '{self._peer}'", came=came)
+        self.names = frozenset(value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS")
+        if self.names.isdisjoint(self._peers):
+            raise not_of(self._peers, self.names)
 
     def offer(self, head: bytes, body: memoryview) -> bool:
         with self._lock:
@@ -129,6 +134,11 @@ class TlsStream(Stream):
                 except ssl.SSLError as error:
                     raise _refusal(error) from None
             self._feed(timeout)
+
+    def stirs(self) -> bool:
+        with self._lock:
+            held = self._tls.pending() + self._incoming.pending
+        return bool(held) or self._stream.stirs()
 
     def finish(self, linger: float) -> None:
         self._stream.finish(linger)
@@ -160,6 +170,13 @@ class TlsStream(Stream):
                 self._incoming.write(self._raw[:count])
             else:
                 self._incoming.write_eof()
+
+
+def not_of(peers: Sequence[str], names: Collection[str]) -> ChannelError:
+    """Return the error of a certificate for `names` where one of `peers` was expected."""
+    expected = " or ".join(f"'{peer}'" for peer in peers)
+    came = "a certificate of " + (", ".join(sorted(names)) or "nobody")
+    return ChannelError(Failure.UNTRUSTED, expected=f"the party {expected}", came=came)
 
 
 def _no_password() -> str:

@@ -9,7 +9,7 @@
 /* 0: memref in, the sealed blob; 1: value out, its rollback counter as (low, high). Once per session. */
 #define EDGEWARD_COMMAND_LOAD 1u
 /* 0: memref in, every input of the network that was not fed, one after the other; 1: memref out, what the policy lets
- * out. Every input at once starts afresh, whatever was fed. */
+ * out. Every input at once starts afresh, whatever was fed. TEE_ERROR_ACCESS_DENIED beyond the sealed query limit. */
 #define EDGEWARD_COMMAND_INFER 2u
 /* 0: memref in, one input of the network; 1: value in, its number. In order, from 0; the last goes with INFER. */
 #define EDGEWARD_COMMAND_FEED 3u
@@ -27,6 +27,7 @@
 struct edgeward_configuration {
     uint8_t manifest_digest[32];
     uint64_t counter_floor;
+    uint64_t asked; /* inferences before this session, where the world keeps no count of its own */
     uint32_t policy;
     uint32_t answer_is_label; /* the network ends in arg-max: its output is one int32 and not one logit per byte */
 };
@@ -43,6 +44,12 @@ uint64_t edgeward_counter_floor(void);
 
 /* Called with the counter of every blob that was opened; a world with a storage of its own keeps it as the new floor. */
 TEE_Result edgeward_accepted(uint64_t counter);
+
+/* How many inferences the world has counted before this session; read where the sealed weights have a query limit. */
+uint64_t edgeward_asked(void);
+
+/* Called with the new count before each inference under a limit; whatever it does not keep, nobody may ask again. */
+TEE_Result edgeward_asking(uint64_t count);
 
 #ifdef EDGEWARD_PROVISION
 TEE_Result edgeward_provision(uint32_t types, TEE_Param params[4]);

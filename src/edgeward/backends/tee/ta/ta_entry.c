@@ -10,7 +10,8 @@ _Static_assert(EDGEWARD_TA_FITS_NET, "application.h is of another network than n
 
 /* The sealed blob's header; every field little endian. */
 enum { MAGIC = 0, VERSION = 4, LENGTH = 6, COUNTER = 8, DIGEST = 16, NONCE = 48, CIPHERTEXT = 60, HEADER = 64, TAG = 16 };
-enum { SEALED = HEADER + EDGEWARD_TA_WEIGHTS_BYTES + TAG };
+/* Sealed are the weights and, behind them, the query limit: 8 bytes, little endian, 0 for none. */
+enum { LIMIT = HEADER + EDGEWARD_TA_WEIGHTS_BYTES, CONTENT = EDGEWARD_TA_WEIGHTS_BYTES + 8, SEALED = HEADER + CONTENT + TAG };
 
 static const uint32_t input_bytes[EDGEWARD_TA_INPUTS] = EDGEWARD_TA_INPUT_BYTES;
 
@@ -19,6 +20,7 @@ struct session {
     uint8_t *arena;
     int8_t *inputs[EDGEWARD_TA_INPUTS];
     int8_t *outputs[1];
+    uint64_t limit, asked; /* inferences that are allowed (0: any number), and those that were begun */
     uint32_t loaded;
     uint32_t fed; /* inputs of the coming inference that are here already */
 };
@@ -67,17 +69,19 @@ void TA_CloseSessionEntryPoint(void *session) {
 /* Judges and opens the blob that lies in secure memory already. */
 static TEE_Result open_blob(struct session *session, uint64_t *counter) {
     uint8_t *blob = session->sealed;
-    const uint8_t start[8] = {'E', 'W', 'S', 'B', 1, 0, HEADER, 0};
+    const uint8_t start[8] = {'E', 'W', 'S', 'B', 2, 0, HEADER, 0};
     if (differs(blob, start, sizeof start)) return TEE_ERROR_NOT_SUPPORTED;
-    if (little_endian(blob + CIPHERTEXT, 4) != EDGEWARD_TA_WEIGHTS_BYTES) return TEE_ERROR_BAD_FORMAT;
+    if (little_endian(blob + CIPHERTEXT, 4) != CONTENT) return TEE_ERROR_BAD_FORMAT;
     if (differs(blob + DIGEST, edgeward_configuration()->manifest_digest, 32)) return TEE_ERROR_SECURITY;
     *counter = little_endian(blob + COUNTER, 8);
     if (*counter < edgeward_counter_floor()) return TEE_ERROR_ACCESS_DENIED;
     uint8_t associated[40];
     edgeward_copy(associated, blob + DIGEST, 32);
     edgeward_copy(associated + 32, blob + COUNTER, 8);
-    if (edgeward_unseal(blob + NONCE, associated, sizeof associated, blob + HEADER, EDGEWARD_TA_WEIGHTS_BYTES) != 1)
+    if (edgeward_unseal(blob + NONCE, associated, sizeof associated, blob + HEADER, CONTENT) != 1)
         return TEE_ERROR_MAC_INVALID;
+    session->limit = little_endian(blob + LIMIT, 8);
+    session->asked = session->limit ? edgeward_asked() : 0;
     return edgeward_accepted(*counter);
 }
 
@@ -138,16 +142,26 @@ static TEE_Result take(struct session *session, const uint8_t *from, size_t size
     return TEE_SUCCESS;
 }
 
+/* Counts an inference before it is begun, or refuses it: a count that cannot be kept allows nothing. */
+static TEE_Result count(struct session *session) {
+    if (!session->limit) return TEE_SUCCESS;
+    if (session->asked >= session->limit) return TEE_ERROR_ACCESS_DENIED;
+    const TEE_Result kept = edgeward_asking(session->asked + 1);
+    if (kept != TEE_SUCCESS) return kept;
+    session->asked++;
+    return TEE_SUCCESS;
+}
+
 static TEE_Result infer(struct session *session, uint32_t types, TEE_Param params[4]) {
     if (types != TEE_PARAM_TYPES(TEE_PARAM_TYPE_MEMREF_INPUT, TEE_PARAM_TYPE_MEMREF_OUTPUT, 0u, 0u))
         return TEE_ERROR_BAD_PARAMETERS;
     const struct edgeward_configuration *configuration = edgeward_configuration();
     const uint32_t classes = EDGEWARD_TA_OUTPUT_BYTES;
-    const uint32_t count = configuration->policy == EDGEWARD_POLICY_LABEL ? 1u
-                           : classes < EDGEWARD_TOP                       ? classes
-                                                                          : EDGEWARD_TOP;
+    const uint32_t labels = configuration->policy == EDGEWARD_POLICY_LABEL ? 1u
+                            : classes < EDGEWARD_TOP                       ? classes
+                                                                           : EDGEWARD_TOP;
     const int whole = configuration->policy == EDGEWARD_POLICY_LOGITS;
-    const size_t needed = whole ? classes : (size_t)count * 4u;
+    const size_t needed = whole ? classes : (size_t)labels * 4u;
     if (!session->loaded) return TEE_ERROR_BAD_STATE;
     const size_t room = params[1].memref.size;
     params[1].memref.size = needed;
@@ -155,6 +169,8 @@ static TEE_Result infer(struct session *session, uint32_t types, TEE_Param param
 
     const TEE_Result taken = take(session, params[0].memref.buffer, params[0].memref.size);
     if (taken != TEE_SUCCESS) return taken;
+    const TEE_Result counted = count(session);
+    if (counted != TEE_SUCCESS) return counted;
     const int failed = edgeward_net_run(session->sealed + HEADER, (const int8_t *const *)session->inputs,
                                         (int8_t *const *)session->outputs, session->arena);
     if (failed) return TEE_ERROR_GENERIC;
@@ -164,7 +180,7 @@ static TEE_Result infer(struct session *session, uint32_t types, TEE_Param param
         edgeward_copy(answer, session->outputs[0], needed);
     } else {
         uint8_t ranks[4 * EDGEWARD_TOP];
-        rank(session->outputs[0], classes, count, ranks);
+        rank(session->outputs[0], classes, labels, ranks);
         edgeward_copy(answer, ranks, needed);
     }
     return TEE_SUCCESS;

@@ -1,4 +1,5 @@
-/* What a device adds to the trusted application: the sealing key and the rollback counter in its secure storage.
+/* What a device adds to the trusted application: the sealing key, the rollback counter and the count of
+ * inferences in its secure storage.
  *
  * The key is put there once, in a place you trust, by a build with EDGEWARD_PROVISION=y (command 0xE0: 32 bytes in). The
  * counter is as hard to turn back as the storage behind it: RPMB yes, files of the normal world no. */
@@ -8,7 +9,7 @@
 
 enum { KEY_BYTES = 32, NONCE_BYTES = 12, TAG_BYTES = 16 };
 
-static const char key_name[] = "edgeward.key", counter_name[] = "edgeward.counter";
+static const char key_name[] = "edgeward.key", counter_name[] = "edgeward.counter", asked_name[] = "edgeward.asked";
 
 static TEE_Result read_object(const char *name, size_t length, void *buffer, size_t size) {
     TEE_ObjectHandle object = TEE_HANDLE_NULL;
@@ -49,6 +50,18 @@ TEE_Result edgeward_accepted(uint64_t counter) {
     if (result == TEE_SUCCESS && stored >= counter) return TEE_SUCCESS;
     return write_object(counter_name, sizeof counter_name - 1, TEE_DATA_FLAG_ACCESS_WRITE | TEE_DATA_FLAG_OVERWRITE,
                         &counter, sizeof counter);
+}
+
+uint64_t edgeward_asked(void) {
+    uint64_t stored = 0;
+    const TEE_Result result = read_object(asked_name, sizeof asked_name - 1, &stored, sizeof stored);
+    if (result == TEE_ERROR_ITEM_NOT_FOUND) return 0;
+    return result == TEE_SUCCESS ? stored : UINT64_MAX; /* a count that cannot be read allows no inference */
+}
+
+TEE_Result edgeward_asking(uint64_t count) {
+    return write_object(asked_name, sizeof asked_name - 1, TEE_DATA_FLAG_ACCESS_WRITE | TEE_DATA_FLAG_OVERWRITE, &count,
+                        sizeof count);
 }
 
 static uint32_t decrypted(TEE_ObjectHandle key, const uint8_t *nonce, const uint8_t *associated,

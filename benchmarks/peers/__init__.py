@@ -1,0 +1,1 @@
+"""Other systems for secure computation, run beside ours in environments of their own."""

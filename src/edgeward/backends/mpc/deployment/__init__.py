@@ -1,0 +1,1 @@
+"""Real parties in processes of their own: dealer, server, client, and how they stop together."""

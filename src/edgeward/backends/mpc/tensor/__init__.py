@@ -1,0 +1,1 @@
+"""Secret tensors: plain functions on values that no party knows, with gradients."""

@@ -1,0 +1,85 @@
+"""Curved functions of secret tensors among two parties: ranges and sizes of the protocols behind them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from edgeward.backends.mpc.offline.demand import Demand
+from edgeward.backends.mpc.offline.tuples import Material
+from edgeward.backends.mpc.party import Party
+from edgeward.backends.mpc.protocols.comparison_layout import Layout
+from edgeward.backends.mpc.protocols.curved import Curved, curved
+from edgeward.backends.mpc.protocols.exponential import Exponential, exponential
+from edgeward.backends.mpc.protocols.inverse import Inverse, inverse
+from edgeward.backends.mpc.protocols.linear_map import Shape
+from edgeward.backends.mpc.protocols.presets import tailed
+from edgeward.backends.mpc.protocols.softmax import Softmax, softmax
+from edgeward.backends.mpc.ring import Ring
+from edgeward.backends.mpc.sharing import Shared
+from edgeward.core.errors import ConfigError
+
+Run = Callable[[Party, Shared, Sequence[Material], str], Shared]
+Prepared = tuple[Sequence[Demand], Run]
+
+# 64 segments of a half, up to 11: exp from -20.5, with 28 + 17 fraction bits below 2^62.
+_EXP_DOMAIN, _EXP_SEGMENTS, _EXP_TOP, _EXP_SCALE, _EXP_POWER = 5, 6, 22, 28, 17
+# Reciprocals of 2^-8 to 2^13, with 38 + 13 fraction bits; logarithms from 2^-12 on.
+_INVERSE_LEAST, _INVERSE_MOST, _INVERSE_SCALE, _LOG_LEAST = -8, 12, 38, -12
+
+
+def _tailed(name: str) -> Callable[[Ring, Shape, Layout], Prepared]:
+    def prepared(ring: Ring, shape: Shape, layout: Layout) -> Prepared:
+        demand = Curved(math.prod(shape), 0, tailed(name, ring), layout)
+        return [demand], lambda party, x, materials, label: curved(party, x, materials[0], label)
+
+    return prepared
+
+
+def exponential_demand(ring: Ring, count: int) -> Exponential:
+    """Return the material of exp from -20.5 to 11."""
+    f = ring.fraction
+    return Exponential(count, f, f + _EXP_DOMAIN, _EXP_SEGMENTS, _EXP_TOP, _EXP_SCALE, _EXP_POWER)
+
+
+def _exp(ring: Ring, shape: Shape, layout: Layout) -> Prepared:
+    demand = exponential_demand(ring, math.prod(shape))
+    return [demand], lambda party, x, materials, label: exponential(party, x.elements, materials[0], label)
+
+
+def _reciprocal(ring: Ring, shape: Shape, layout: Layout) -> Prepared:
+    f = ring.fraction
+    bounds = (f + _INVERSE_LEAST, f + _INVERSE_MOST)
+    what = Inverse("reciprocal", math.prod(shape), f, *bounds, f, 1 + _INVERSE_MOST, _INVERSE_SCALE, style=layout)
+    return what.demands(ring), lambda party, x, materials, label: _inverted(party, x, what, materials, label)
+
+
+def _log(ring: Ring, shape: Shape, layout: Layout) -> Prepared:
+    f, count = ring.fraction, math.prod(shape)
+    what = Inverse(
+        "logarithm", count, f, f + _LOG_LEAST, f + _INVERSE_MOST, f, curve_scale=_INVERSE_SCALE, style=layout
+    )
+    return what.demands(ring), lambda party, x, materials, label: _inverted(party, x, what, materials, label)
+
+
+def _inverted(party: Party, x: Shared, what: Inverse, materials: Sequence[Material], label: str) -> Shared:
+    flat = inverse(party, Shared(x.elements.reshape(-1), x.fraction), what, materials, label)
+    return Shared(flat.elements.reshape(x.shape), flat.fraction)
+
+
+def _softmax(ring: Ring, shape: Shape, layout: Layout) -> Prepared:
+    if len(shape) != 2:
+        raise ConfigError("softmax is over the last of two axes", expected="[rows, columns]", came=str(list(shape)))
+    what = Softmax(*shape, 0, ring.fraction, layout)
+    return what.demands(ring), lambda party, x, materials, label: softmax(party, x, what, materials, label)
+
+
+CURVES: Mapping[str, Callable[[Ring, Shape, Layout], Prepared]] = {
+    "exp": _exp,
+    "reciprocal": _reciprocal,
+    "softmax": _softmax,
+    "log": _log,
+    "sigmoid": _tailed("sigmoid"),
+    "tanh": _tailed("tanh"),
+}
+"""By name: from ring, shape and comparison to the material and the protocol of one use."""
