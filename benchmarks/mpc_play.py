@@ -18,6 +18,8 @@ from edgeward.backends.mpc.offline.tuples import Material, Supply
 from edgeward.backends.mpc.party import Party
 from edgeward.backends.mpc.protocols.activation import Relu, relu
 from edgeward.backends.mpc.protocols.comparison_layout import STANDARD, Layout
+from edgeward.backends.mpc.protocols.linear import Linear, MaskedWeights, Use, WeightMask, linear, mask_weights, prepare
+from edgeward.backends.mpc.protocols.linear_map import Dense
 from edgeward.backends.mpc.protocols.multiplication import MatrixProduct, matrix_multiply
 from edgeward.backends.mpc.protocols.truncation import Truncation, truncate
 from edgeward.backends.mpc.ring import Ring
@@ -99,6 +101,39 @@ class MatmulPlay(Play):
         x, y = (Shared(pair[state.number], FRACTION) for pair in (self.x, self.y))
         z = matrix_multiply(state, x, y, ready[0])
         return truncate(state, z, ready[1]) if self.truncated else z
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class FixedMatmulPlay(Play):
+    """A product of two shared matrices, truncated, of which the second stays the same over the runs, as weights do."""
+
+    x: tuple[np.ndarray, np.ndarray] = field(repr=False)
+    y: tuple[np.ndarray, np.ndarray] = field(repr=False)
+
+    def setup(self) -> Sequence[Demand]:
+        return (WeightMask("y", self.y[0].T.shape),)
+
+    def demands(self) -> Sequence[Demand]:
+        rows, weights = self.x[0].shape, self.y[0].T.shape
+        use = Use("y", Dense(), weights)
+        return (Linear(rows, (use,)), Truncation(rows[0] * weights[0], FRACTION))
+
+    def begin(self, party: Party, supply: Supply) -> tuple[Party, MaskedWeights]:
+        own = Shared(np.ascontiguousarray(self.y[party.number].T), FRACTION)
+        return party, mask_weights(party, own, supply.draw(self.setup()[0]))
+
+    def prepare(self, state: tuple[Party, MaskedWeights], supply: Supply) -> list[Material]:
+        product, truncation = (supply.draw(demand) for demand in self.demands())
+        return [prepare(RING, [state[1]], product), truncation]
+
+    def run(self, state: tuple[Party, MaskedWeights], ready: list[Material]) -> Shared:
+        party, held = state
+        (z,) = linear(party, Shared(self.x[party.number], FRACTION), [held], ready[0])
+        return truncate(party, z, ready[1])
+
+    def answer(self, state: tuple[Party, MaskedWeights], result: Shared) -> np.ndarray | None:
+        return RING.decode(state[0].reveal(result), result.fraction)
 
 
 @final
