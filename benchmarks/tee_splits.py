@@ -336,7 +336,8 @@ class Bench:
             return References.load(path)
         sys.stderr.write(f"{self.case.victim}: references\n")
         prior = dict(self.public.tensors)
-        ends = Exposure("whole", self.victim, {}, prior), Exposure.of("none", self.victim, prior)
+        # Who has the black box alone has the public network as well, in the form its weights were trained for.
+        ends = Exposure("whole", self.public, {}, prior), Exposure.of("none", self.victim, prior)
         rest = (self.splits.shadow, self.holdout, self.case.budgets, self.settings.attackers)
         more = {"attacker": attacker, "choosing": self.choosing, "foreign": self.foreign}
         found = measure_references(*ends, runs, *rest, **more)
