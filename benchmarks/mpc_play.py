@@ -20,7 +20,7 @@ from edgeward.backends.mpc.protocols.activation import Relu, relu
 from edgeward.backends.mpc.protocols.comparison_layout import STANDARD, Layout
 from edgeward.backends.mpc.protocols.linear import Linear, MaskedWeights, Use, WeightMask, linear, mask_weights, prepare
 from edgeward.backends.mpc.protocols.linear_map import Dense
-from edgeward.backends.mpc.protocols.multiplication import MatrixProduct, matrix_multiply
+from edgeward.backends.mpc.protocols.matrices import MatrixProduct, matrix_multiply, prepare_product
 from edgeward.backends.mpc.protocols.truncation import Truncation, truncate
 from edgeward.backends.mpc.ring import Ring
 from edgeward.backends.mpc.sharing import Shared, share
@@ -96,6 +96,10 @@ class MatmulPlay(Play):
         (m, k), n = self.x[0].shape, self.y[0].shape[1]
         product = MatrixProduct(m, k, n)
         return (product, Truncation(m * n, FRACTION)) if self.truncated else (product,)
+
+    def prepare(self, state: Party, supply: Supply) -> list[Material]:
+        product, *truncation = (supply.draw(demand) for demand in self.demands())
+        return [prepare_product(state, product), *truncation]
 
     def run(self, state: Party, ready: list[Material]) -> Shared:
         x, y = (Shared(pair[state.number], FRACTION) for pair in (self.x, self.y))

@@ -278,7 +278,7 @@ def test_amx_form_with_emulated_tiles(emulated, bits, shape):
     a, b = draw(rng, (m, k), bits), draw(rng, (k, n), bits)
     out = np.full((m, n), 7, a.dtype)
     assert not emulated.edgeward_ring_matmul(4, bits, a.ctypes.data, b.ctypes.data, out.ctypes.data, 1, m, k, n)
-    assert np.array_equal(out, a @ b)
+    assert np.array_equal(out, a @ b + np.asarray(7, a.dtype))
 
 
 @pytest.mark.parametrize("bits", [32, 64])
@@ -286,6 +286,28 @@ def test_amx_form_at_the_least_digits(emulated, bits):
     """Every digit -128 over a whole block of k: the largest sum an int32 tile meets."""
     word = np.array([wrapped(int("80" * (bits // 8), 16), bits)], SIGNED[bits])
     a, b = np.full((32, 1024), word), np.full((1024, 32), word)
-    out = np.empty((32, 32), a.dtype)
+    out = np.zeros((32, 32), a.dtype)
     emulated.edgeward_ring_matmul(4, bits, a.ctypes.data, b.ctypes.data, out.ctypes.data, 1, 32, 1024, 32)
     assert (out == wrapped(1024 * int(word[0]) ** 2, bits)).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(bit_counts, st.integers(1, 3), st.integers(1, 40), st.integers(1, 9), st.integers(1, 40), seeds)
+def test_products_are_added_in_place(bits, count, m, k, n, seed):
+    rng = np.random.default_rng(seed)
+    a, b, onto = (draw(rng, shape, bits) for shape in ((count, m, k), (count, k, n), (count, m, n)))
+    for name in ring.variants():
+        right, into = onto + ring.matmul(a, b, bits, name), onto.copy()
+        assert np.shares_memory(ring.matmul(a, b, bits, name, onto=into), into)
+        np.testing.assert_array_equal(into, right)
+
+
+def test_nothing_is_added_to_what_does_not_fit():
+    a = np.ones((2, 2), np.int64)
+    frozen = np.zeros((2, 2), np.int64)
+    frozen.flags.writeable = False
+    for onto in (np.zeros((2, 3), np.int64), np.zeros((4, 4), np.int64)[::2, ::2], frozen):
+        with pytest.raises(ConfigError, match="cannot be added"):
+            ring.matmul(a, a, 64, onto=onto)
+    with pytest.raises(ConfigError, match="not words"):
+        ring.matmul(a, a, 64, onto=np.zeros((2, 2), np.int32))

@@ -36,11 +36,12 @@ def variants() -> tuple[str, ...]:
     return (*(name for name in able if all(_reproduces(name, bits) for bits in (32, 64))), "portable")
 
 
-def matmul(a: Words, b: Words, bits: int, variant: str | None = None) -> Words:
+def matmul(a: Words, b: Words, bits: int, variant: str | None = None, onto: Words | None = None) -> Words:
     """Return the matrix product a b modulo 2^bits.
 
     Shapes: `a` [..., m, k], `b` [..., k, n], leading dimensions broadcast; words of `bits` (32 or 64) bits, signed or
     not, NumPy or PyTorch on the CPU; the result has the kind of `a`. `variant` names a form, the first by default.
+    `onto`, of the result's shape and contiguous: the product is added to it, in place, and it is returned.
     Guarantee: every form gives the same bits; neither branches nor addresses depend on the values (reviewed, not
     measured; "portable" is PyTorch's product, for which this is assumed). Cost: m k n multiply-adds, one thread.
     Errors: `ConfigError` for words or shapes that do not fit, `MemoryError`.
@@ -64,7 +65,8 @@ def matmul(a: Words, b: Words, bits: int, variant: str | None = None) -> Words:
     else:
         x = np.broadcast_to(x, (*lead, m, k)).reshape(math.prod(lead), m, k)
         y = np.broadcast_to(y, (*lead, k, n)).reshape(math.prod(lead), k, n)
-    return _like(_product(_chosen(variant), x, y, bits).reshape(*lead, m, n), a)
+    target = None if onto is None else _target(onto, (*lead, m, n), bits).reshape(len(x), -1, n)
+    return _like(_product(_chosen(variant), x, y, bits, target).reshape(*lead, m, n), a)
 
 
 def conv2d(
@@ -138,6 +140,15 @@ def _words(given: np.ndarray | torch.Tensor, bits: int) -> np.ndarray:
     return np.ascontiguousarray(given).view(_SIGNED[bits])
 
 
+def _target(onto: np.ndarray | torch.Tensor, shape: tuple[int, ...], bits: int) -> np.ndarray:
+    """Return the words of `onto`, into which a product of `shape` may be added."""
+    words = _words(onto, bits)
+    shared = np.shares_memory(words, onto.numpy() if isinstance(onto, torch.Tensor) else onto)
+    if words.shape != shape or not (shared and words.flags.writeable):
+        raise ConfigError("a product cannot be added to this", expected=f"{shape}, contiguous", came=str(words.shape))
+    return words
+
+
 def _like(out: np.ndarray, given: Words) -> Words:
     return torch.from_numpy(out) if isinstance(given, torch.Tensor) else out.view(given.dtype)
 
@@ -149,15 +160,16 @@ def _pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-def _product(variant: str, a: np.ndarray, b: np.ndarray, bits: int) -> np.ndarray:
-    """Return a b for `a` [batch, m, k] and `b` [batch, k, n]."""
+def _product(variant: str, a: np.ndarray, b: np.ndarray, bits: int, onto: np.ndarray | None = None) -> np.ndarray:
+    """Return a b for `a` [batch, m, k] and `b` [batch, k, n], added to `onto` [batch, m, n] where that is given."""
     (batch, m, k), n = a.shape, b.shape[-1]
     if variant == "portable" or 0 in (batch, m, k, n):
-        return np.ascontiguousarray((torch.from_numpy(a.copy()) @ torch.from_numpy(b.copy())).numpy())
+        product = np.ascontiguousarray((torch.from_numpy(a.copy()) @ torch.from_numpy(b.copy())).numpy())
+        return product if onto is None else np.add(product, onto, out=onto)
     library = kernels().library
     assert library is not None  # noqa: S101 - `variants` offers compiled forms only with a library
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    out = np.empty((batch, m, n), a.dtype)
+    out = np.zeros((batch, m, n), a.dtype) if onto is None else onto
     pointers = [array.ctypes.data for array in (a, b, out)]
     _check(library.edgeward_ring_matmul(_COMPILED[variant], bits, *pointers, batch, m, k, n), variant)
     return out

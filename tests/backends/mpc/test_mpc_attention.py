@@ -11,7 +11,7 @@ from edgeward.backends.mpc.inference.affines import sink_affines
 from edgeward.backends.mpc.inference.expense import cost_table
 from edgeward.backends.mpc.inference.lowering import lower
 from edgeward.backends.mpc.inference.reference import OutOfRange, check_range
-from edgeward.backends.mpc.protocols.matrices import MatrixProducts, multiply_matrices
+from edgeward.backends.mpc.protocols.matrices import MatrixProduct, matrix_multiply
 from edgeward.backends.mpc.ring import Ring
 from edgeward.backends.mpc.sharing import reconstruct, share
 from edgeward.core.errors import ConfigError, UnsupportedOperators
@@ -93,12 +93,12 @@ def test_the_vision_transformer_with_weights_that_matter():
 def test_matrices_multiply_exactly():
     ring, draws = Ring(8, 0), np.random.default_rng(0)
     x, y = (ring.from_integers(draws.integers(0, 256, shape)) for shape in ((5, 3, 4), (5, 4, 2)))
-    shares, demand = (share(ring, x), share(ring, y)), MatrixProducts(5, 3, 4, 2)
-    outcome = play(ring, demand, {}, lambda p, m: multiply_matrices(p, shares[0][p.number], shares[1][p.number], m))
+    shares, demand = (share(ring, x), share(ring, y)), MatrixProduct(3, 4, 2, 5)
+    outcome = play(ring, demand, {}, lambda p, m: matrix_multiply(p, shares[0][p.number], shares[1][p.number], m))
     np.testing.assert_array_equal(reconstruct(ring, *outcome.results), x @ y)
     assert {(m.sent, m.rounds) for m in outcome.meters} == {(5 * 4 * 5, 1)}
     with pytest.raises(ConfigError, match="other shapes"):
-        play(ring, demand, {}, lambda p, m: multiply_matrices(p, shares[1][p.number], shares[0][p.number], m))
+        play(ring, demand, {}, lambda p, m: matrix_multiply(p, shares[1][p.number], shares[0][p.number], m))
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from backends.mpc.toy_material import play
 from edgeward.backends.mpc.cost import Cost
@@ -13,10 +11,8 @@ from edgeward.backends.mpc.protocols.comparison_layout import Layout
 from edgeward.backends.mpc.protocols.linear import Linear, Use, WeightMask, linear, mask_weights, prepare, public_linear
 from edgeward.backends.mpc.protocols.linear_map import Convolution, Dense
 from edgeward.backends.mpc.protocols.multiplication import (
-    MatrixProduct,
     Product,
     Square,
-    matrix_multiply,
     multiply,
     square,
 )
@@ -128,18 +124,6 @@ def test_every_product_of_a_small_ring():
     run = play(ring, demand, {"a": a}, lambda p, m: square(p, xs[p.number], m))
     np.testing.assert_array_equal(opened(ring, run), ring.from_integers(grid[0] ** 2))
     counted(run, ring, [demand])
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5), st.integers(2, 64), st.integers(0, 2**32))
-def test_secret_matrices_multiply_like_python_integers(m, k, n, bits, seed):
-    ring, demand = Ring(bits, 0), MatrixProduct(m, k, n)
-    x, y = draw(ring, (m, k), seed), draw(ring, (k, n), seed + 1)
-    xs, ys = share(ring, x), share(ring, y)
-    outcome = rehearse(ring, [demand], lambda p, s: matrix_multiply(p, xs[p.number], ys[p.number], s.draw(demand)))
-    right = [[sum(int(x[i, t]) * int(y[t, j]) for t in range(k)) % 2**bits for j in range(n)] for i in range(m)]
-    assert opened(ring, outcome).tolist() == right
-    counted(outcome, ring, [demand])
 
 
 WINDOWS = [Window((2, 2), (2, 2)), Window((3, 3), (2, 2), (1, 1)), Window((1, 3), (1, 1)), Window((1, 1), (1, 1))]

@@ -15,11 +15,10 @@ from edgeward.backends.mpc.protocols.activation import Relu, Sign, relu, sign
 from edgeward.backends.mpc.protocols.comparison_layout import Layout, Merge
 from edgeward.backends.mpc.protocols.linear import Linear, Use, WeightMask, linear, mask_weights
 from edgeward.backends.mpc.protocols.linear_map import Dense
+from edgeward.backends.mpc.protocols.matrices import MatrixProduct, matrix_multiply
 from edgeward.backends.mpc.protocols.multiplication import (
-    MatrixProduct,
     Product,
     Square,
-    matrix_multiply,
     multiply,
     square,
 )

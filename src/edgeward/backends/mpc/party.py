@@ -20,7 +20,10 @@ class ProtocolError(EdgewardError):
 
 @runtime_checkable
 class Link(Protocol):
-    """A connection to the other party that sends and receives at once; `Channel` is one."""
+    """A connection to the other party that sends and receives at once; `Channel` is one.
+
+    The arrays that come back belong to the caller, who may write into them.
+    """
 
     def exchange(self, array: np.ndarray, label: str) -> np.ndarray:
         """Send `array`, return the other party's of the same shape and type: one round, counted under `label`."""
@@ -63,8 +66,7 @@ class Party:
 
     def open_elements(self, mine: Elements, label: str) -> Elements:
         """Return the elements whose share is `mine`: public to both from here on. One round."""
-        theirs = self._swap(mine.astype(self.ring.dtype, copy=False), label)
-        return self.ring.wrap(mine + theirs)
+        return self.open_in(self.ring, mine.astype(self.ring.dtype, copy=False), label)
 
     def open_all(self, mine: Sequence[Elements], labels: Sequence[str]) -> list[Elements]:
         """Return what the shares in `mine` make, all opened in one round. Cost: one element each."""
@@ -72,7 +74,7 @@ class Party:
         came = self.link.exchange_all(sent, labels)[::-1]
         # Given back one by one: together they may be as large as a model.
         return [
-            self.ring.wrap(part + _same_place(part, came.pop(), label))
+            _sum(self.ring, part, _same_place(part, came.pop(), label))
             for part, label in zip(sent, labels, strict=True)
         ]
 
@@ -86,7 +88,7 @@ class Party:
 
     def open_in(self, ring: Ring, mine: Elements, label: str) -> Elements:
         """Return the elements of another ring whose share is `mine`: public to both from here on. One round."""
-        return ring.wrap(mine + self._swap(mine, label))
+        return _sum(ring, mine, self._swap(mine, label))
 
     def open_mixed(self, planes: Planes, elements: Elements, ring: Ring, label: str) -> tuple[Planes, Elements]:
         """Return bits and elements of `ring` whose shares are given, both opened in one round."""
@@ -94,11 +96,16 @@ class Party:
         bits, others = self.link.exchange_all(sent, [label, label])
         return (
             np.asarray(sent[0] ^ _same_place(sent[0], bits, label)),
-            ring.wrap(sent[1] + _same_place(sent[1], others, label)),
+            _sum(ring, sent[1], _same_place(sent[1], others, label)),
         )
 
     def _swap(self, mine: np.ndarray, label: str) -> np.ndarray:
         return _same_place(mine, self.link.exchange(np.ascontiguousarray(mine), label), label)
+
+
+def _sum(ring: Ring, mine: Elements, theirs: Elements) -> Elements:
+    """Return the sum of two shares in the array that came."""
+    return ring.wrap(np.add(mine, theirs, out=theirs))
 
 
 def _same_place(mine: np.ndarray, theirs: np.ndarray, label: str) -> np.ndarray:

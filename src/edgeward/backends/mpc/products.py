@@ -11,9 +11,14 @@ from edgeward.native import ring as native
 Pair = tuple[int, int]
 
 
-def matmul(a: Elements, b: Elements, ring: Ring) -> Elements:
-    """Return a b modulo 2^bits, for a [..., m, k] and b [..., k, n]. Cost: m k n multiply-adds."""
-    return ring.wrap(a @ b if ring.element_bytes < 4 else native.matmul(a, b, 8 * ring.element_bytes))
+def matmul(a: Elements, b: Elements, ring: Ring, onto: Elements | None = None) -> Elements:
+    """Return a b modulo 2^bits, for a [..., m, k] and b [..., k, n], added to `onto` in place where that is given.
+
+    Cost: m k n multiply-adds.
+    """
+    if ring.element_bytes >= 4:
+        return ring.wrap(native.matmul(a, b, 8 * ring.element_bytes, onto=onto))
+    return ring.wrap(a @ b if onto is None else np.add(a @ b, onto, out=onto))
 
 
 def conv2d(x: Elements, w: Elements, stride: Pair, padding: Pair, dilation: Pair, groups: int, ring: Ring) -> Elements:

@@ -63,7 +63,7 @@ class MemoryLink:
             raise ProtocolError("the other party is at another place of the protocol", expected=label, came=what)
         self.meter.note_received(label, came[1].nbytes, came[2])
         self.received.append(Message(label, came[1]))
-        return np.asarray(came[1])
+        return np.array(came[1])
 
     def close(self) -> None:
         """Tell the other party that nothing more comes."""

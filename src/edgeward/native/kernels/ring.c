@@ -194,7 +194,7 @@ DOOR int32_t edgeward_ring_prefers_whole_words(void) {
 #endif
 }
 
-/* c [batch][m][n] = a b with a [batch][m][k] and b [batch][k][n]. Returns 0, 1 where the variant may not run, or 2
+/* c [batch][m][n] += a b with a [batch][m][k] and b [batch][k][n]. Returns 0, 1 where the variant may not run, or 2
  * where memory ran out. */
 DOOR int32_t edgeward_ring_matmul(int32_t variant, int32_t bits, const char *a, const char *b, char *c, int64_t batch,
                                   int64_t m, int64_t k, int64_t n) {
@@ -205,7 +205,6 @@ DOOR int32_t edgeward_ring_matmul(int32_t variant, int32_t bits, const char *a, 
     ring_source s = {.word = word, .stride = n};
     ring_strip p;
     if (ring_open_strip(&p, &s, k, n, NC, THIN_COLUMNS)) return 2;
-    memset(c, 0, (size_t)(batch * m * n * word));
     if (v->begin) v->begin();
     for (int64_t i = 0; i < batch && !failed; i++) {
         s.data = b + i * k * n * word;

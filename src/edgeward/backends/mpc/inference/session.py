@@ -95,7 +95,7 @@ class Session:
             raise ConfigError("no material to draw from", fix="give the supply of a batch")
         for step in self._plan.steps:
             materials = [source.draw(demand) for demand in step.demands(ring)]
-            yield step.prepare(ring, self._held, materials)
+            yield step.prepare(self._party, self._held, materials)
 
     def run(
         self, request: Request, records: Float[np.ndarray, "n *shape"] | None = None

@@ -66,7 +66,7 @@ class Step(ABC):
         """Return the one-time material of one run, in the order of use."""
         return ()
 
-    def prepare(self, ring: Ring, held: Held, materials: Sequence[Material]) -> Sequence[Material]:
+    def prepare(self, party: Party, held: Held, materials: Sequence[Material]) -> Sequence[Material]:
         """Do the part of one run that needs no input."""
         return materials
 

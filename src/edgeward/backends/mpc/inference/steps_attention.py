@@ -15,7 +15,12 @@ from edgeward.backends.mpc.offline.demand import Demand
 from edgeward.backends.mpc.offline.tuples import Material
 from edgeward.backends.mpc.party import Party
 from edgeward.backends.mpc.protocols.linear_map import Shape
-from edgeward.backends.mpc.protocols.matrices import MatrixProducts, multiply_matrices, stacked_product
+from edgeward.backends.mpc.protocols.matrices import (
+    MatrixProduct,
+    matrix_multiply,
+    prepare_product,
+    stacked_product,
+)
 from edgeward.backends.mpc.ring import Elements, Ring
 from edgeward.backends.mpc.sharing import Shared
 from edgeward.backends.mpc.simulator import Simulator
@@ -37,13 +42,16 @@ class MatrixStep(Step):
 
     def demands(self, ring: Ring) -> tuple[Demand, ...]:
         (m, k), (p, q) = self.left[-2:], self.right[-2:]
-        return (MatrixProducts(math.prod(self.left[:-2]), m, k, p if self.turned else q),)
+        return (MatrixProduct(m, k, p if self.turned else q, math.prod(self.left[:-2])),)
+
+    def prepare(self, party: Party, held: Held, materials: Sequence[Material]) -> Sequence[Material]:
+        return [prepare_product(party, materials[0])]
 
     def run(
         self, party: Party, values: Sequence[Shared], held: Held, materials: Sequence[Material]
     ) -> tuple[Shared, ...]:
         x, y = self._stacks(values)
-        return (self._scaled(party.ring, multiply_matrices(party, x, y, materials[0], self.label)),)
+        return (self._scaled(party.ring, matrix_multiply(party, x, y, materials[0], self.label)),)
 
     def clear(
         self, simulator: Simulator, values: Sequence[Shared], model: Mapping[str, Elements], masks: Masks

@@ -58,8 +58,8 @@ class LinearStep(Step):
     def demands(self, ring: Ring) -> tuple[Demand, ...]:
         return (Linear(self.input, self.uses),)
 
-    def prepare(self, ring: Ring, held: Held, materials: Sequence[Material]) -> Sequence[Material]:
-        return [prepare(ring, [held.weights[use.name] for use in self.uses], materials[0])]
+    def prepare(self, party: Party, held: Held, materials: Sequence[Material]) -> Sequence[Material]:
+        return [prepare(party.ring, [held.weights[use.name] for use in self.uses], materials[0])]
 
     def run(
         self, party: Party, values: Sequence[Shared], held: Held, materials: Sequence[Material]

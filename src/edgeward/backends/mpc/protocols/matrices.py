@@ -1,6 +1,14 @@
-"""Products of stacks of secret matrices, as attention needs them.
+"""Products of secret matrices: one ring product per party once the inputs are known, one before.
 
-Source: Beaver, CRYPTO 1991, matrix by matrix.
+Source: Beaver, CRYPTO 1991: with E = x - a and F = y - b opened and c = a b, x y = E F + E b + a F + c. Each party can
+compute E b_p + a_p F from its shares (two products), and one of them E F. Ours: let R be an invertible matrix over the
+integers with R - R^-1 = 1, namely [[0, 1], [1, 1]] on the halves of the inner dimension. Then
+
+    (E R + a_0) (F + R^-1 b_0) + (a_1 - E R^-1) (F - R b_1) = E F + E b + a F + a_0 R^-1 b_0 - a_1 R b_1,
+
+and the last two products need no input: what is opened, and so what anybody sees, is the same, but half of the
+multiply-adds are done in advance. (Numbers with r - 1/r = 1 would do for elementwise products as well; no ring modulo
+2^l has them, because 1 = r^2 - r is even.)
 """
 
 from __future__ import annotations
@@ -22,13 +30,13 @@ from edgeward.core.errors import ConfigError
 
 @final
 @dataclass(frozen=True)
-class MatrixProducts(Demand):
+class MatrixProduct(Demand):
     """Material for `count` products of an m x k and a k x n matrix, all secret."""
 
-    count: int
     m: int
     k: int
     n: int
+    count: int = 1
 
     def fields(self, ring: Ring) -> tuple[Field, ...]:
         shapes = {
@@ -45,24 +53,65 @@ class MatrixProducts(Demand):
         return Cost(self.count * self.k * (self.m + self.n) * ring.element_bytes, 1)
 
 
-def stacked_product(ring: Ring, a: Elements, b: Elements) -> Elements:
-    """Return a b for stacks [count, m, k] and [count, k, n]."""
-    return matmul(np.ascontiguousarray(a), np.ascontiguousarray(b), ring)
+def stacked_product(ring: Ring, a: Elements, b: Elements, onto: Elements | None = None) -> Elements:
+    """Return a b for stacks [count, m, k] and [count, k, n], added to `onto` in place where that is given."""
+    return matmul(np.ascontiguousarray(a), np.ascontiguousarray(b), ring, onto)
 
 
-def multiply_matrices(party: Party, x: Shared, y: Shared, material: Material, label: str = "matmul") -> Shared:
-    """Return shares of x y for stacks [count, m, k] and [count, k, n] of secret matrices; fraction bits add up.
+def prepare_product(party: Party, material: Material) -> Material:
+    """Do the part of `matrix_multiply` that needs no input, one of its two ring products; uses `material` up."""
+    _, arrays = material.take(MatrixProduct)
+    return material.renewed(_prepared(party, arrays))
 
-    Guarantee: see `Party`; both are opened under masks used once. Cost: count k (m + n) elements, 1 round; two ring
-    products per party and matrix.
+
+def matrix_multiply(party: Party, x: Shared, y: Shared, material: Material, label: str = "matmul") -> Shared:
+    """Return shares of x y for secret matrices, [m, k] and [k, n] or stacks of them; fraction bits add up.
+
+    `material` may come from `prepare_product` (then one ring product is left) or straight from the supply.
+
+    Guarantee: see `Party`; both are opened under masks used once. Cost: count k (m + n) elements, 1 round.
     """
-    demand, t = material.take(MatrixProducts)
-    wanted = ((demand.count, demand.m, demand.k), (demand.count, demand.k, demand.n))
-    if (x.shape, y.shape) != wanted:
-        raise ConfigError("material for other shapes", expected=str(wanted), came=f"{x.shape} and {y.shape}")
+    demand, t = material.take(MatrixProduct)
+    stacks = (demand.count, demand.m, demand.k), (demand.count, demand.k, demand.n)
+    single = demand.count == 1 and len(x.shape) == 2
+    if (x.shape, y.shape) != (tuple(shape[1:] for shape in stacks) if single else stacks):
+        raise ConfigError("material for other shapes", expected=repr(demand), came=f"{x.shape} and {y.shape}")
+    if "turned" not in t:
+        t = _prepared(party, t)
     ring = party.ring
-    masked = [ring.wrap(x.elements - t["a"]), ring.wrap(y.elements - t["b"])]
-    e, f = party.open_all(masked, [f"{label}/left", f"{label}/right"])
-    held = ring.wrap(t["b"] + f) if party.first else t["b"]
-    share = t["c"] + stacked_product(ring, e, held) + stacked_product(ring, t["a"], f)
-    return Shared(ring.wrap(share), x.fraction + y.fraction)
+    masked = ring.wrap(x.elements.reshape(stacks[0]) - t["a"]), ring.wrap(y.elements.reshape(stacks[1]) - t["b"])
+    e, f = party.open_all(masked, [label, label])
+    right = t["turned"]
+    right[:, : demand.k] += f
+    share = ring.wrap(stacked_product(ring, _left(_even(e, 2), _even(t["a"], 2), party.first), right, t["c"]))
+    return Shared(share[0] if single else share, x.fraction + y.fraction)
+
+
+def _prepared(party: Party, t: Values) -> dict[str, np.ndarray]:
+    """Return the material with R^-1 b_0 or -R b_1 as "turned", and its product with a taken from c."""
+    ring, b = party.ring, _even(t["b"], 1)
+    upper, lower = np.split(b, 2, axis=1)
+    turned = np.concatenate([lower - upper, upper] if party.first else [-lower, -upper - lower], axis=1)
+    return {**t, "turned": turned, "c": t["c"] - stacked_product(ring, _even(t["a"], 2), turned)}
+
+
+def _left(e: Elements, a: Elements, first: bool) -> Elements:
+    """Return E R + a at the first party, a - E R^-1 at the second; written over `a`, which is of no further use."""
+    half = e.shape[2] // 2
+    (e1, e2), (a1, a2) = ((part[..., :half], part[..., half:]) for part in (e, a))
+    if first:
+        a1 += e2
+        a2 += e1
+        a2 += e2
+    else:
+        a1 += e1
+        a1 -= e2
+        a2 -= e1
+    return a
+
+
+def _even(x: Elements, axis: int) -> Elements:
+    """Return `x` with a zero row or column more where the length of `axis` is odd."""
+    if x.shape[axis] % 2 == 0:
+        return x
+    return np.pad(x, [(0, int(place == axis)) for place in range(3)])

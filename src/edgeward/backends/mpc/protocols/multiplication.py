@@ -1,4 +1,4 @@
-"""Products of two shared values: elementwise, squares and matrices.
+"""Products of two shared values, element by element, and squares.
 
 Source: Beaver, CRYPTO 1991: z = c + (x - a) b + a (y - b) + (x - a)(y - b), with a, b uniform and c = a b.
 """
@@ -15,7 +15,6 @@ from edgeward.backends.mpc.cost import Cost
 from edgeward.backends.mpc.offline.demand import Demand, Field, Values
 from edgeward.backends.mpc.offline.tuples import Material
 from edgeward.backends.mpc.party import Party
-from edgeward.backends.mpc.products import matmul
 from edgeward.backends.mpc.ring import Ring
 from edgeward.backends.mpc.sharing import Shared
 from edgeward.core.errors import ConfigError
@@ -74,26 +73,6 @@ class Square(Demand):
         return Cost(self.count * ring.element_bytes, 1)
 
 
-@final
-@dataclass(frozen=True)
-class MatrixProduct(Demand):
-    """Material for the product of an m x k and a k x n matrix, both secret."""
-
-    m: int
-    k: int
-    n: int
-
-    def fields(self, ring: Ring) -> tuple[Field, ...]:
-        shapes = {"a": (self.m, self.k), "b": (self.k, self.n), "c": (self.m, self.n)}
-        return tuple(Field(name, shape, ring.bits, name == "c") for name, shape in shapes.items())
-
-    def complete(self, ring: Ring, clear: Values, kept: Values) -> dict[str, np.ndarray]:
-        return {"c": matmul(clear["a"], clear["b"], ring)}
-
-    def cost(self, ring: Ring) -> Cost:
-        return Cost(self.k * (self.m + self.n) * ring.element_bytes, 1)
-
-
 def multiply(party: Party, x: Shared, y: Shared, material: Material, label: str = "multiply") -> Shared:
     """Return shares of the elementwise product, with the fraction bits of both.
 
@@ -131,21 +110,3 @@ def square(party: Party, x: Shared, material: Material, label: str = "square") -
     e = party.open_elements(party.ring.wrap(x.elements.reshape(-1) - t["a"]), label)
     share = t["c"] + e * (t["a"] + t["a"]) + (e * e if party.first else party.ring.constant(0))
     return Shared(party.ring.wrap(share).reshape(x.shape), 2 * x.fraction)
-
-
-def matrix_multiply(party: Party, x: Shared, y: Shared, material: Material, label: str = "matmul") -> Shared:
-    """Return shares of x y for secret matrices [m, k] and [k, n]; fraction bits add up.
-
-    Guarantee: see `Party`; both are opened under masks used once. Cost: k (m + n) elements, 1 round; two ring products
-    per party.
-    """
-    demand, t = material.take(MatrixProduct)
-    if (*x.shape, *y.shape) != (demand.m, demand.k, demand.k, demand.n):
-        raise ConfigError("material for other shapes", expected=repr(demand), came=f"{x.shape} and {y.shape}")
-    ring, cut = party.ring, demand.m * demand.k
-    both = np.concatenate([(x.elements - t["a"]).reshape(-1), (y.elements - t["b"]).reshape(-1)])
-    opened = party.open_elements(ring.wrap(both), label)
-    e, f = opened[:cut].reshape(x.shape), opened[cut:].reshape(y.shape)
-    held = ring.wrap(t["b"] + f) if party.first else t["b"]
-    share = t["c"] + matmul(e, held, ring) + matmul(t["a"], f, ring)
-    return Shared(ring.wrap(share), x.fraction + y.fraction)

@@ -67,15 +67,20 @@ def open_masked(
     ring, share = party.ring, z.elements.reshape(-1) + material["mask"]
     offset = 1 << (ring.bits - 2) if shift else 0
     if party.first:
-        share = share + ring.constant(offset)
+        share += ring.constant(offset)
     m = party.open_elements(ring.wrap(share), f"{label}/open")
-    return ring.wrap((m >> m.dtype.type(shift)) - ring.constant(offset >> shift)), m >> m.dtype.type(ring.bits - 1)
+    public = m >> m.dtype.type(shift)
+    public -= ring.constant(offset >> shift)
+    return ring.wrap(public), m >> m.dtype.type(ring.bits - 1)
 
 
 def lift_top(ring: Ring, top: np.ndarray, opened_top: Elements, shift: int) -> Elements:
     """Return the share of 2^(l-f) [the sum wrapped], from shares of a bit modulo 2^f."""
-    wrap = (opened_top ^ ring.constant(1)) * top.astype(ring.dtype)
-    return ring.wrap(wrap * ring.constant(1 << (ring.bits - shift)))
+    # Nothing where the bit is 1, `top` where it is 0: masks and shifts, several times faster than products.
+    wrap = top.astype(ring.dtype)
+    wrap &= opened_top - ring.dtype.type(1)
+    wrap <<= ring.dtype.type(ring.bits - shift)
+    return ring.wrap(wrap)
 
 
 def truncate(party: Party, z: Shared, material: Material, label: str = "truncate") -> Shared:
@@ -90,6 +95,8 @@ def truncate(party: Party, z: Shared, material: Material, label: str = "truncate
     if demand.shift == 0:
         share = -arrays["mask"]
     else:
-        share = lift_top(party.ring, arrays["top"], opened_top, demand.shift) - arrays["high"]
-    share = share + public if party.first else share
+        share = lift_top(party.ring, arrays["top"], opened_top, demand.shift)
+        share -= arrays["high"]
+    if party.first:
+        share += public
     return Shared(party.ring.wrap(share).reshape(z.shape), z.fraction - demand.shift)

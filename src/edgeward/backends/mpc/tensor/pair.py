@@ -15,12 +15,11 @@ from edgeward.backends.mpc.party import Party
 from edgeward.backends.mpc.protocols.activation import Relu, Sign, relu, sign
 from edgeward.backends.mpc.protocols.comparison_layout import STANDARD, Layout
 from edgeward.backends.mpc.protocols.linear_map import LinearMap, Shape
+from edgeward.backends.mpc.protocols.matrices import MatrixProduct, matrix_multiply
 from edgeward.backends.mpc.protocols.multiplication import (
-    MatrixProduct,
     Product,
     SpreadProduct,
     Square,
-    matrix_multiply,
     multiply,
     multiply_spread,
     square,
