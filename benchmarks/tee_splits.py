@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.tee_cases import Case, Grain, Settings, no_cases, pieces
 from benchmarks.tee_targets import OVERHEAD, shielded, targets, unshielded
-from edgeward.attacks.extraction import Attacker, Exposure, References, audit_split, measure_references
+from edgeward.attacks.extraction import Attacker, Exposure, References, audit_split, black_boxes, measure_references
 from edgeward.attacks.extraction.probing import QUERIES
 from edgeward.backends.tee.emulator import Emulator
 from edgeward.backends.tee.split_executable import split_executable
@@ -330,14 +330,16 @@ class Bench:
         """Return both ends of the audit for a victim that answers as `runs` does, shared by rows that answer alike."""
         pool = torch.as_tensor(runs(self.splits.shadow.x.numpy())).tolist()
         judged = torch.as_tensor(runs(self.holdout.x.numpy())).tolist()
-        depends = number_of(attacker, self.basis(), self.settings.attackers, self.settings.seed, self.public_note)
+        forms = len(black_boxes(self.victim, self.public))
+        depends = number_of(
+            attacker, self.basis(), self.settings.attackers, self.settings.seed, self.public_note, forms
+        )
         path = self.folder / "references" / f"{depends:x}-{number_of(pool, judged):x}.safetensors"
         if path.exists():
             return References.load(path)
         sys.stderr.write(f"{self.case.victim}: references\n")
         prior = dict(self.public.tensors)
-        # Who has the black box alone has the public network as well, in the form its weights were trained for.
-        ends = Exposure("whole", self.public, {}, prior), Exposure.of("none", self.victim, prior)
+        ends = black_boxes(self.victim, self.public), Exposure.of("none", self.victim, prior)
         rest = (self.splits.shadow, self.holdout, self.case.budgets, self.settings.attackers)
         more = {"attacker": attacker, "choosing": self.choosing, "foreign": self.foreign}
         found = measure_references(*ends, runs, *rest, **more)

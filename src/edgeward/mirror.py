@@ -15,7 +15,7 @@ from torch import nn
 
 from edgeward.attacks.extraction import Attacker, Exposure, References, audit_split
 from edgeward.attacks.extraction.exposure import learned_keys
-from edgeward.attacks.extraction.references import measure_references
+from edgeward.attacks.extraction.references import black_boxes, measure_references
 from edgeward.backends.tee.deployment import SplitDeployment
 from edgeward.backends.tee.emulator import Emulator
 from edgeward.backends.tee.split_executable import split_executable
@@ -164,11 +164,10 @@ class _Stage:
 
     def references(self, answers: Any) -> References:
         """Steal the black box and the open network, both answering as one split does."""
-        black_box = Exposure("whole", self.network, {}, self.prior)
         no_shield = Exposure.of("none", self.network, self.prior, direct=self.network)
         pool, holdout = self.data.shadow, self.data.holdout
         return measure_references(
-            black_box,
+            black_boxes(self.network, self.public),
             no_shield,
             answers,
             pool,

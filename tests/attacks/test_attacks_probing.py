@@ -153,7 +153,7 @@ def test_what_shows_no_more_than_the_black_box_is_not_attacked_twice(victim, par
     rest = (toys.labels_of(victim), toys.QUERIES, toys.JUDGES, (20,), 1)
     found = measure_references(*ends, *rest, attacker=QUICK)
     shown = Exposure("public", victim, dict(parent.tensors), parent.tensors, taps=toys.relus(victim))
-    again = audit_split(shown, *rest, references=replace(found, sight=""), attacker=QUICK)
+    again = audit_split(shown, *rest, references=replace(found, sights=()), attacker=QUICK)
 
     def never(self, budget):
         raise AssertionError("attacked")

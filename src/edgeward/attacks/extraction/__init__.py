@@ -9,5 +9,6 @@ from edgeward.attacks.extraction.exposure import fitting_prior as fitting_prior
 from edgeward.attacks.extraction.recovery import Recovery as Recovery
 from edgeward.attacks.extraction.recovery import recover as recover
 from edgeward.attacks.extraction.references import References as References
+from edgeward.attacks.extraction.references import black_boxes as black_boxes
 from edgeward.attacks.extraction.references import measure_references as measure_references
 from edgeward.attacks.extraction.report import StealingReport as StealingReport

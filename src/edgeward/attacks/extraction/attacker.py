@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, final
 
+import torch
 from jaxtyping import Int64
 from torch import Tensor
 
@@ -158,6 +159,18 @@ class Theft:
             "best": asdict(self.best),
             **{k: [asdict(a) for a in v] for k, v in lines.items()},
         }
+
+    @staticmethod
+    def strongest(thefts: Sequence[Theft]) -> Theft:
+        """Return the theft of an attacker who tried all `thefts` of one budget: what it rates best comes first."""
+        first = max(thefts, key=lambda theft: theft.best.merit)
+        every = [first, *(theft for theft in thefts if theft is not first)]
+        return replace(
+            first,
+            tried=tuple(attempt for theft in every for attempt in theft.tried),
+            rivals=tuple(attempt for theft in every for attempt in theft.rivals),
+            every=torch.cat([theft.every for theft in every]),
+        )
 
     def upto(self, start: int, stop: int) -> Theft:
         """Return the theft judged by the records from `start` to `stop` only."""

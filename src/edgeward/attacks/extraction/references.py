@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from edgeward.attacks.extraction.attacker import Attacker, Attempt, Theft
-from edgeward.attacks.extraction.exposure import Exposure
+from edgeward.attacks.extraction.exposure import Exposure, learned_keys
 from edgeward.attacks.extraction.probing import Probes
 from edgeward.attacks.extraction.queries import LabelWindow, Victim
 from edgeward.attacks.extraction.stealing import Thief, seeds_of
@@ -24,6 +24,7 @@ from edgeward.core.errors import ConfigError, ModelError
 from edgeward.core.progress import Silent, Watcher
 from edgeward.core.randomness import Seed
 from edgeward.data.records import Records
+from edgeward.graph.network import Network
 
 
 @final
@@ -32,8 +33,8 @@ class References:
     """The two ends of every table, per budget, for `seeds` attackers on one query pool and holdout.
 
     `labels` is the digest of the victim's answers on the holdout, `choosing` that of the records by which splits are
-    chosen ("" for none): predictions are on the holdout, then on those. `sight` is that of the black box's thief
-    (`Thief.sight`), `asked` how many records it asked: a split that shows no more and answers alike is stolen alike.
+    chosen ("" for none): predictions are on the holdout, then on those. `sights` are those of the black box's thieves
+    (`Thief.sight`), `asked` how many records they asked: a split that shows no more and answers alike is stolen alike.
     """
 
     black_box: Mapping[int, Theft]
@@ -42,7 +43,7 @@ class References:
     holdout: str
     choosing: str = ""
     labels: str = ""
-    sight: str = ""
+    sights: tuple[str, ...] = ()
     asked: int = 0
 
     def require(
@@ -66,7 +67,12 @@ class References:
         tensors = {f"{s}.{b}": t.every.to(torch.int16) for s, found in sides.items() for b, t in found.items()}
         tried = {f"{s}.{b}": t.to_json() for s, found in sides.items() for b, t in found.items()}
         seeds = [seed.value for seed in self.seeds]
-        own = {"holdout": self.holdout, "choosing": self.choosing, "labels": self.labels, "sight": self.sight}
+        own = {
+            "holdout": self.holdout,
+            "choosing": self.choosing,
+            "labels": self.labels,
+            "sight": " ".join(self.sights),
+        }
         metadata = {**own, "asked": str(self.asked), "seeds": json.dumps(seeds), "thefts": json.dumps(tried)}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
@@ -86,8 +92,9 @@ class References:
                     theft = Theft(plain["budget"], best, tried, every[0], rivals, every)
                     sides[key.split(".")[0]][plain["budget"]] = theft
                 seeds = tuple(Seed(value) for value in json.loads(metadata["seeds"]))
-                own = {name: metadata[name] for name in ("holdout", "choosing", "labels", "sight")}
-                return cls(sides["black_box"], sides["no_shield"], seeds, **own, asked=int(metadata["asked"]))
+                own = {name: metadata[name] for name in ("holdout", "choosing", "labels")}
+                sights, asked = tuple(metadata["sight"].split()), int(metadata["asked"])
+                return cls(sides["black_box"], sides["no_shield"], seeds, **own, sights=sights, asked=asked)
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f"the stored references {path.name} are damaged",
@@ -97,8 +104,19 @@ class References:
             ) from error
 
 
+def black_boxes(victim: Network, public: Network | None) -> tuple[Exposure, ...]:
+    """Return what lies open of a victim whose weights are all hidden: its form, and the public network.
+
+    Both are built like the victim and start from the public weights. Where the public network has a form of its own
+    (another activation, say), a thief may as well train that form, for which the weights were made.
+    """
+    prior = {} if public is None else {key: public.tensors[key] for key in learned_keys(public)}
+    forms = [victim] if public is None or public.nodes == victim.nodes else [victim, public]
+    return tuple(Exposure("whole", form, {}, prior) for form in forms)
+
+
 def measure_references(
-    black_box: Exposure,
+    black_box: Exposure | Sequence[Exposure],
     no_shield: Exposure,
     victim: Victim,
     query_pool: Records,
@@ -113,7 +131,8 @@ def measure_references(
 ) -> References:
     """Attack both ends at every budget.
 
-    `black_box` shows nothing but the victim's architecture and the public prior (whole model in the secure world).
+    `black_box` shows nothing but the victim's architecture and the public prior (whole model in the secure world); of
+    several exposures (`black_boxes`) the best attack counts, and the attacker's own choice is the one it rates best.
     `no_shield` shows everything and is taken as it is. `victim` answers as the split to be audited does (its int8
     answers through both worlds), so that the ends differ from it by what is visible and by nothing else. `choosing` are
     the records by which splits are chosen, `foreign` records of another origin that a thief may ask.
@@ -123,7 +142,9 @@ def measure_references(
     rest, after = (window, holdout, budgets, chosen), (watcher or Silent(), choosing)
     # what lies open as a whole is taken as it is; training could only bring it nearer to its own answers
     taking = replace(tries, variants=("as it is",), queries=("records",))
-    thief, boxed = thefts(black_box, *rest, tries, *after)
+    boxes = [black_box] if isinstance(black_box, Exposure) else black_box
+    found = [thefts(one, *rest, tries, *after) for one in boxes]
+    boxed = {budget: Theft.strongest([stolen[budget] for _, stolen in found]) for budget in budgets}
     asked, bare = window.asked, thefts(no_shield, *rest, taking, *after)[1]
     labels = LabelWindow(victim, holdout).labels(torch.arange(len(holdout)))
     return References(
@@ -133,7 +154,7 @@ def measure_references(
         holdout=holdout.digest,
         choosing=_digest(choosing),
         labels=digest_of(labels),
-        sight=thief.sight,
+        sights=tuple(thief.sight for thief, _ in found),
         asked=asked,
     )
 
@@ -169,7 +190,7 @@ def thefts(
     classes = int(holdout.y.max()) + 1
     subject = holdout.x if choosing is None else torch.cat([holdout.x, choosing.x])
     thief = Thief(exposure, window, subject, classes, seeds, attacker, watcher, holdout.y)
-    if known is not None and known.sight == thief.sight:
+    if known is not None and thief.sight in known.sights:
         return thief, {budget: known.black_box[budget] for budget in budgets}
     return thief, {budget: thief.steal(budget) for budget in budgets}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edgeward.attacks.extraction import Attacker, Exposure, StealingReport, audit_split
 from edgeward.attacks.extraction.exposure import learned_keys
-from edgeward.attacks.extraction.references import measure_references
+from edgeward.attacks.extraction.references import black_boxes, measure_references
 from edgeward.backends.backend import BACKENDS
 from edgeward.backends.tee.deployment import SplitDeployment
 from edgeward.backends.tee.emulator import Emulator
@@ -113,7 +113,6 @@ def _stolen(
     """Steal the shipped split; both ends of the scale answer as it does."""
     prior = {} if public is None else {key: public.tensors[key] for key in learned_keys(public)}
     labels = _labels(split)
-    whole = Exposure("whole", victim, {}, prior)
     open_ = Exposure.of("none", victim, prior, direct=victim)
     rest: Sequence[Any] = (labels, splits.shadow, splits.holdout, asked.budgets, asked.attackers)
     common: Mapping[str, Any] = {
@@ -121,7 +120,7 @@ def _stolen(
         "watcher": task.watcher,
         "choosing": splits.validation,
     }
-    references = measure_references(whole, open_, *rest, **common)
+    references = measure_references(black_boxes(victim, public), open_, *rest, **common)
     members = splits.train.subset(range(min(len(splits.train), len(splits.holdout))))
     return audit_split(exposure(mirrored, prior), *rest, references=references, members=members, **common)
 
