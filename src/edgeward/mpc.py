@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeward.backends.mpc.deployment.agreement import PORTS, TRUST, Address, Terms
+from edgeward.backends.mpc.deployment.agreement import ASSISTANT_PORT, PORTS, TRIO_TRUST, TRUST, Address, Terms
 from edgeward.backends.mpc.inference.expense import CostTable
 from edgeward.backends.mpc.inference.lowering import Lowered, lower
 from edgeward.backends.mpc.inference.simulation import Simulation
@@ -29,15 +29,13 @@ from edgeward.graph.network import Network
 if TYPE_CHECKING:
     from edgeward.backends.mpc.deployment.asking import Client
     from edgeward.backends.mpc.deployment.dealing import Dealt
-    from edgeward.backends.mpc.deployment.joining import Expense
+    from edgeward.backends.mpc.deployment.joining import Expense, Material
+    from edgeward.backends.mpc.deployment.trio import Assistance
 
 Net: TypeAlias = "nn.Module | Network | Lowered"
 LINKS = {"lan": LAN, "wan": WAN}
 _HOST = "127.0.0.1"
-_THREE = {
-    "adversary": "semi-honest, static, one of three parties",
-    "trusted": "nobody alone; no two parties work together",
-}
+_DEALER, _ASSISTANT, _AHEAD = f"{_HOST}:{PORTS[2]}", f"{_HOST}:{ASSISTANT_PORT}", 2
 _SIMULATED = "simulated: one process held the model, the records and all masks"
 
 
@@ -104,7 +102,7 @@ class SimulatedRun:
             "plan": plan.plan.digest,
             "metered": simulation.metered[0].to_json(self._link),
             "metered_equals_declared": simulation.agrees,
-            **(TRUST if self._parties == 2 else TRUST | _THREE),
+            **(TRUST if self._parties == 2 else TRIO_TRUST),
         }
 
     def __enter__(self) -> SimulatedRun:
@@ -172,22 +170,37 @@ class DealerRole:
 @final
 @dataclass(frozen=True)
 class ServerRole:
-    """The owner of the model; it learns neither records nor answers."""
+    """The owner of the model; it learns neither records nor answers. Its `third` party deals, or computes with it."""
 
     lowered: Lowered = field(repr=False)
     listen: Address
-    dealer: Address | None
+    third: Material | Assistance
     terms: Terms
-    ahead: int = 2
-    store: Path | None = None
 
     def run(self, *, answered: Callable[[int], None] = lambda count: None) -> Expense:
         """Serve one client until it is done. Raises: `ChannelError`, `SupplyError`, `StoreError`."""
         from edgeward.backends.mpc.deployment.joining import Material
-        from edgeward.backends.mpc.deployment.serving import serve
+        from edgeward.backends.mpc.deployment.serving import serve, serve_with_assistant
 
-        material = Material(self.dealer, self.ahead, self.store)
-        return serve(self.lowered, self.listen, self.terms, material, answered=answered)
+        if isinstance(self.third, Material):
+            return serve(self.lowered, self.listen, self.terms, self.third, answered=answered)
+        return serve_with_assistant(self.lowered, self.listen, self.terms, self.third, answered=answered)
+
+
+@final
+@dataclass(frozen=True)
+class AssistantRole:
+    """The third of three parties, who holds neither records nor model; it must work with neither of the others."""
+
+    listen: Address
+    terms: Terms
+    plan: str = ""
+
+    def run(self, *, answered: Callable[[int], None] = lambda count: None) -> Expense:
+        """Compute with one server and one client until they are done. Raises: `ChannelError`."""
+        from edgeward.backends.mpc.deployment.assisting import assist
+
+        return assist(self.listen, self.terms, plan=self.plan, answered=answered)
 
 
 @overload
@@ -205,12 +218,29 @@ def deploy(
 
 @overload
 def deploy(
+    role: Literal["assistant"],
+    *,
+    keys: Path | str | None,
+    parties: int = ...,
+    listen: str = ...,
+    plan: str = ...,
+    patience: float = ...,
+    timeout: float = ...,
+    network: Link | str | None = ...,
+    note: Callable[[str], None] = ...,
+) -> AssistantRole: ...
+
+
+@overload
+def deploy(
     role: Literal["server"],
     *,
     keys: Path | str | None,
     model: Lowered,
     listen: str = ...,
+    parties: int = ...,
     dealer: str | None = ...,
+    assistant: str | None = ...,
     ahead: int = ...,
     store: Path | None = ...,
     patience: float = ...,
@@ -226,7 +256,9 @@ def deploy(
     *,
     keys: Path | str | None,
     server: str = ...,
+    parties: int = ...,
     dealer: str | None = ...,
+    assistant: str | None = ...,
     ahead: int = ...,
     store: Path | None = ...,
     plan: str = ...,
@@ -241,42 +273,72 @@ def deploy(
     role: str,
     *,
     keys: Path | str | None,
+    parties: int = 2,
     model: Lowered | None = None,
     listen: str = "",
     server: str = f"{_HOST}:{PORTS[1]}",
-    dealer: str | None = f"{_HOST}:{PORTS[2]}",
+    dealer: str | None = _DEALER,
+    assistant: str | None = None,
     folder: Path | None = None,
-    ahead: int = 2,
+    ahead: int = _AHEAD,
     store: Path | None = None,
     plan: str = "",
     patience: float = 30.0,
     timeout: float = 300.0,
     network: Link | str | None = None,
     note: Callable[[str], None] = lambda line: None,
-) -> DealerRole | ServerRole | Client:
-    """Return a role in a deployment of three: `.run()` of "dealer" and "server", a `with` block as "client".
+) -> DealerRole | AssistantRole | ServerRole | Client:
+    """Return a role in a deployment: `.run()` of "dealer", "assistant" and "server", a `with` block as "client".
 
     Args: `keys`: this role's folder of `edgeward secure keys` (None: no TLS, among processes of one machine only);
-    `model`: what `lowered` gave, at the server; `listen`, `server`, `dealer`: addresses as host:port (`dealer` None:
-    use what `store` holds); `folder`, `store`: where the dealer and a party keep sealed material over restarts;
-    `ahead`: batches of material to hold; `plan`: the digest the client insists on; `patience`: seconds in which the
-    others must appear; `timeout`: seconds for which the other party may compute in silence; `note`: told in one line
-    what happens.
-    Guarantee: against one semi-honest, static party; the dealer is trusted and offline; channels are TLS 1.3 with
-    certificates on both sides. The client's owner alone learns the answers. Unaudited.
+    `parties`: 2 (client and server, with a dealer) or 3 (with an assistant, who computes with them, instead);
+    `model`: what `lowered` gave, at the server; `listen`, `server`, `dealer`, `assistant`: addresses as host:port
+    (`dealer` None: use what `store` holds); `folder`, `store`: where the dealer and a party keep sealed material over
+    restarts; `ahead`: batches of material to hold; `plan`: the digest the client, or the assistant, insists on;
+    `patience`: seconds in which the others must appear; `timeout`: seconds for which the other party may compute in
+    silence; `note`: told in one line what happens.
+    Guarantee: against one semi-honest, static party; two parties: the dealer is trusted and offline; three: nobody
+    alone is trusted, but any two that work together know everything, the assistant and either of the others included.
+    Channels are TLS 1.3 with certificates on both sides. The client's owner alone learns the answers. Unaudited.
     Raises: `ConfigError` for what does not fit, when the role runs `ChannelError` and others.
     """
-    terms = Terms(None if keys is None else Path(keys), patience, timeout, _link(network), note)
-    source = None if dealer is None else Address.parse(dealer)
+    if parties not in (2, 3):
+        raise ConfigError("no such deployment", expected="parties=2 or parties=3", came=f"parties={parties}")
+    parties = 3 if role == "assistant" else parties
+    terms = Terms(None if keys is None else Path(keys), patience, timeout, _link(network), note, parties)
+    roles = ("dealer" if parties == 2 else "assistant", "server", "client")
+    if role not in roles:
+        raise unknown_name("role", role, roles)
     if role == "dealer":
-        return DealerRole(Address.parse(listen or f"{_HOST}:{PORTS[2]}"), terms, folder)
+        return DealerRole(Address.parse(listen or _DEALER), terms, folder)
+    third = _third(parties, dealer, assistant, ahead, store or folder)
+    if role == "assistant":
+        return AssistantRole(Address.parse(listen or _ASSISTANT), terms, plan)
     if role == "server":
         if model is None:
             raise ConfigError("the server brings the model", fix="give model=mpc.lowered(net, shape)")
-        return ServerRole(model, Address.parse(listen or f"{_HOST}:{PORTS[1]}"), source, terms, ahead, store)
-    if role == "client":
-        from edgeward.backends.mpc.deployment.asking import Client
-        from edgeward.backends.mpc.deployment.joining import Material
+        return ServerRole(model, Address.parse(listen or f"{_HOST}:{PORTS[1]}"), third, terms)
+    from edgeward.backends.mpc.deployment.asking import Client
 
-        return Client(Address.parse(server), terms, Material(source, ahead, store), plan=plan)
-    raise unknown_name("role", role, ("dealer", "server", "client"))
+    return Client(Address.parse(server), terms, third, plan=plan)
+
+
+def _third(
+    parties: int, dealer: str | None, assistant: str | None, ahead: int, store: Path | None
+) -> Material | Assistance:
+    """Return where the third party is and what it gives. Raises: `ConfigError` for what the other deployment has."""
+    from edgeward.backends.mpc.deployment.joining import Material
+    from edgeward.backends.mpc.deployment.trio import Assistance
+
+    if parties == 3:
+        if dealer != _DEALER or store is not None or ahead != _AHEAD:
+            raise ConfigError(
+                "three parties have no dealer and keep no material",
+                expected="an assistant alone",
+                came="a dealer, a store, a folder or batches ahead",
+                fix="leave them out, or run with two parties and a dealer",
+            )
+        return Assistance(Address.parse(assistant or _ASSISTANT))
+    if assistant is not None:
+        raise ConfigError("two parties have no assistant", expected="a dealer", came=assistant, fix="choose parties=3")
+    return Material(None if dealer is None else Address.parse(dealer), ahead, store)

@@ -42,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return answer.exit_code
         # Typer turns an interrupt within a verb into the number 130.
         if answer == INTERRUPTED:
-            return _interrupted(as_json, stream)
+            return _interrupted(as_json, stream, given)
         return answer if isinstance(answer, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        return _interrupted(as_json, stream)
+        return _interrupted(as_json, stream, given)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -59,8 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
 
 
-def _interrupted(as_json: bool, stream: Any) -> int:
-    message = "interrupted: what is measured is kept; run again to resume"
+def _interrupted(as_json: bool, stream: Any, given: Sequence[str]) -> int:
+    # Parties of a secure computation resume nothing, and have said what becomes of it.
+    message = "interrupted" + ": what is measured is kept; run again to resume" * (given[:1] != ["secure"])
     if as_json:
         fields = {"type": "Interrupted", "message": message, "exit_code": INTERRUPTED}
         show(Reply({"error": fields}), as_json=True, stream=stream)

@@ -1,4 +1,4 @@
-"""`edgeward secure dealer | server | client`: one party of a deployment in this process."""
+"""`edgeward secure dealer | assistant | server | client`: one party of a deployment in this process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,16 @@ from edgeward.core.errors import ConfigError
 if TYPE_CHECKING:
     from edgeward.backends.mpc.deployment.joining import Expense
 
-DEALER, SERVER = "127.0.0.1:7610", "127.0.0.1:7611"
+DEALER, SERVER, ASSISTANT = "127.0.0.1:7610", "127.0.0.1:7611", "127.0.0.1:7612"
 _Keys = Annotated[Path, typer.Option(help="This party's folder of `edgeward secure keys`.", show_default=False)]
+Parties = Annotated[
+    int, typer.Option(help="2: client, server and a dealer; 3: an assistant instead of the dealer.", min=2, max=3)
+]
+_Assistant = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--assistant", help=f"Three parties: the assistant's address.  [default: {ASSISTANT}]"),
+]
+_Plan = Annotated[str, typer.Option(help="Refuse a server whose plan has another digest.")]
 _Dealer = Annotated[str, typer.Option("--dealer", help="The dealer's address.")]
 _NoDealer = Annotated[bool, typer.Option("--no-dealer", help="Use only what --store holds.")]
 _Ahead = Annotated[int, typer.Option(help="Batches of one-time material to hold.", min=1, max=65535)]
@@ -55,7 +63,6 @@ def secure_dealer(
 
     with _stopping():
         role = deploy("dealer", keys=keys, listen=listen, folder=folder, patience=patience, note=_note(quiet))
-        _note(quiet)(f"the dealer waits at {listen}")
         dealt = role.run(batches=batches, dealt=_counting(quiet, "batches dealt"))
     lines = [
         f"dealt {dealt.batches} batches: {dealt.to_server} bytes to the server, {dealt.to_client} to the client",
@@ -64,12 +71,35 @@ def secure_dealer(
     return Reply(dealt.to_json(), lines)
 
 
+def secure_assistant(
+    keys: _Keys,
+    listen: Annotated[str, typer.Option(help="Where server and client find this assistant.")] = ASSISTANT,
+    plan: _Plan = "",
+    patience: _Patience = 600.0,
+    timeout: _Timeout = 300.0,
+    throttle: _Throttle = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> Reply:
+    """Compute with one server and one client, started with --parties 3; this party must work with neither of them."""
+    from edgeward.mpc import deploy
+
+    note = _note(quiet)
+    with _stopping():
+        terms: dict[str, Any] = {"patience": patience, "timeout": timeout, "network": throttle, "note": note}
+        role = deploy("assistant", keys=keys, listen=listen, plan=plan, **terms)
+        expense = role.run(answered=_counting(quiet, "batches answered"))
+    return Reply(expense.to_json(), _cost_lines(expense))
+
+
 def secure_server(
     model: Annotated[str, typer.Argument(help="net:NAME?key=value, path.py:function, package.module:function, .pt2")],
     shape: Annotated[str, typer.Option("--input", help="Shape of one record, for instance 3x32x32.")],
     keys: _Keys,
     weights: Annotated[Optional[Path], typer.Option(help="The trained weights.", show_default=False)] = None,  # noqa: UP045
+    parties: Parties = 2,
     listen: Annotated[str, typer.Option(help="Where the client finds this server.")] = SERVER,
+    assistant: _Assistant = None,
     dealer: _Dealer = DEALER,
     no_dealer: _NoDealer = False,
     records: Annotated[int, typer.Option("--batch", help="Records per batch.", min=1)] = 1,
@@ -96,8 +126,10 @@ def secure_server(
         role = deploy(
             "server",
             keys=keys,
+            parties=parties,
             model=plan,
             listen=listen,
+            assistant=assistant,
             dealer=None if no_dealer else dealer,
             ahead=ahead,
             store=store,
@@ -107,7 +139,6 @@ def secure_server(
             note=note,
         )
         note(f"plan {plan.plan.digest}")
-        note(f"the server waits at {listen}")
         expense = role.run(answered=_counting(quiet, "batches answered"))
     return Reply(expense.to_json(), _cost_lines(expense))
 
@@ -118,10 +149,12 @@ def secure_client(
         Optional[Path],  # noqa: UP045
         typer.Option("--input", help="Records as .npy, one or many.", show_default=False),
     ] = None,
+    parties: Parties = 2,
     server: Annotated[str, typer.Option(help="The server's address.")] = SERVER,
+    assistant: _Assistant = None,
     dealer: _Dealer = DEALER,
     no_dealer: _NoDealer = False,
-    plan: Annotated[str, typer.Option(help="Refuse a server whose plan has another digest.")] = "",
+    plan: _Plan = "",
     top: Annotated[int, typer.Option(help="Classes to show per record.", min=1, max=1000)] = 3,
     output: Annotated[
         Optional[Path],  # noqa: UP045
@@ -143,11 +176,15 @@ def secure_client(
 
     if (records is None) == (not fetch):
         raise ConfigError("nothing to do, or two things", expected="--input FILE.npy or --fetch N", came="none or both")
+    if parties == 3 and fetch:
+        raise ConfigError("three parties keep no material", expected="--input FILE.npy", came="--fetch", fix="just ask")
     with _stopping(), progress(quiet=quiet) as watcher:
         client = deploy(
             "client",
             keys=keys,
+            parties=parties,
             server=server,
+            assistant=assistant,
             dealer=None if no_dealer else dealer,
             ahead=max(ahead, fetch),
             store=store,
@@ -199,11 +236,13 @@ def _cost_lines(expense: Expense) -> list[str]:
     said = expense.to_json()
     each = max(expense.batches, 1)
     equal = "as declared" if expense.agrees else "NOT AS DECLARED"
+    setup = f"{human(expense.setup.bytes, 'B')} in {expense.setup.rounds} rounds"
+    once = f"weights opened: {setup}; from the dealer: {human(expense.offline_received, 'B')}"
     return [
-        f"{said['kind']}, {expense.role}: {expense.batches} batches; sent {human(expense.online.bytes / each, 'B')} in "
-        f"{expense.online.rounds // each} rounds per batch (metered, {equal})",
-        f"weights opened: {human(expense.setup.bytes, 'B')} in {expense.setup.rounds} rounds; from the dealer: "
-        f"{human(expense.offline_received, 'B')}",
+        f"{said['kind']}{', three parties' * (expense.parties == 3)}, {expense.role}: {expense.batches} batches; sent "
+        f"{human(expense.online.bytes / each, 'B')} in {expense.online.rounds // each} rounds per batch "
+        f"(metered, {equal})",
+        once if expense.parties == 2 else f"keys agreed and weights shared: {setup}; nothing was dealt before",
         f"seconds per batch: {expense.seconds_online / each:.3f} online, {expense.seconds_prepare / each:.3f} before "
         "the input is needed",
         f"adversary: {said['adversary']}; trusted: {said['trusted']}; audited: {said['audited']}",

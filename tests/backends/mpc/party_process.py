@@ -1,4 +1,5 @@
-"""A party in a process of its own, which can be told to die in the middle of a write or before a read."""
+"""A party in a process of its own, which can be told to die in the middle of a write, or before a read or a change
+of what is on its disk."""
 
 import multiprocessing
 import os
@@ -21,7 +22,7 @@ ROLES = ("dealer", "server", "client")
 
 @dataclass
 class Case:
-    """What one process shall do: its role, the arguments of `deploy`, and after how many socket calls it dies."""
+    """What one process shall do: its role, the arguments of `deploy`, after how many calls (socket, disk) it dies."""
 
     role: str
     arguments: dict[str, Any]
@@ -30,11 +31,13 @@ class Case:
     taken: Path | None = None
     batches: int | None = None
     version: int | None = None
+    dies_storing: Path | None = None
+    """The folder of the other party's store: die before the first batch is stored, once that one holds two."""
 
 
 @dataclass
 class Ended:
-    """How a process ended: its answer or error, socket calls made, and when (the clock all processes share)."""
+    """How a process ended: its answer or error, calls made, and when (the clock all processes share)."""
 
     code: int | None
     at: float
@@ -52,15 +55,17 @@ def play(case: Case, pipe: Any) -> None:
         _log_taken(case.taken, case.role)
     if case.version is not None:
         rendezvous.VERSION = case.version
+    if case.dies_storing is not None:
+        _die_storing(case.arguments["store"], case.dies_storing)
     notes: list[str] = []
     answer, error, reason = None, "", ""
     try:
         role = mpc.deploy(case.role, note=notes.append, **case.arguments)
         if case.role == "client":
             with role:
-                answer = role.run(case.records)
+                answer = role.fetch(2) if case.records is None else role.run(case.records)
             agrees = role.expense.agrees
-        elif case.role == "server":
+        elif case.role in ("server", "assistant"):
             agrees = role.run().agrees
         else:
             role.run(batches=case.batches)
@@ -117,13 +122,13 @@ def _context():
     # Installed modules only: the server that forks does not see the folder of the tests.
     room = "edgeward.backends.mpc.deployment."
     context.set_forkserver_preload(
-        ["edgeward.mpc", room + "asking", room + "dealing", room + "serving", room + "store"]
+        ["edgeward.mpc", room + "asking", room + "assisting", room + "dealing", room + "serving", room + "store"]
     )
     return context
 
 
 def _count_calls(dies_at):
-    """Count the socket calls of this process; at call `dies_at` send half of the bytes, if any, and die."""
+    """Count the socket and disk calls of this process; at call `dies_at` send half of the bytes, if any, and die."""
     calls, lock = [0], threading.Lock()
     offer, receive = SocketStream.offer, SocketStream.receive_into
 
@@ -144,7 +149,17 @@ def _count_calls(dies_at):
             os.kill(os.getpid(), signal.SIGKILL)
         return receive(self, view, timeout)
 
+    def dying(change):
+        def changed(*arguments, **named):
+            if step():
+                os.kill(os.getpid(), signal.SIGKILL)
+            return change(*arguments, **named)
+
+        return changed
+
     SocketStream.offer, SocketStream.receive_into = dying_offer, dying_receive
+    # What is on the disk changes, or is made to last, by these alone.
+    os.fsync, os.rename, Path.rename, Path.unlink = map(dying, (os.fsync, os.rename, Path.rename, Path.unlink))
     return calls
 
 
@@ -159,3 +174,14 @@ def _log_taken(path, role):
         return records
 
     TupleStore.take = logged
+
+
+def _die_storing(own, other):
+    """Die as late as the first batch is to be stored, with the other store as far as it can come."""
+
+    def dying_put(self, index, records):
+        while len([*other.glob("*/batch-*")]) < 2 or not all([*one.glob("*/held.sealed")] for one in (own, other)):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    TupleStore.put = dying_put

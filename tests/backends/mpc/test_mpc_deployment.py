@@ -8,9 +8,9 @@ import time
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
+from backends.mpc.three_roles import ROLES, SHAPE, Between, deployed, drawn, free_ports, right, small_net
 from edgeward import mpc
 from edgeward.backends.mpc.deployment import agreement
 from edgeward.backends.mpc.deployment.lifeline import Lifeline
@@ -21,15 +21,10 @@ from edgeward.backends.mpc.transport.keys import write_keys
 from edgeward.backends.mpc.transport.pair import local_pair
 from edgeward.core.errors import ConfigError, DataError, EdgewardError
 
-SHAPE = (1, 6, 6)
-ROLES = ("dealer", "server", "client")
-
 
 @pytest.fixture(scope="module")
 def net():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)).eval()
+    return small_net()
 
 
 @pytest.fixture(scope="module")
@@ -42,68 +37,6 @@ def keys(tmp_path_factory):
     folder = tmp_path_factory.mktemp("deployment") / "keys"
     write_keys(folder)
     return folder
-
-
-def drawn(count, seed=0):
-    return np.random.default_rng(seed).random((count, *SHAPE), np.float32)
-
-
-def right(net, x):
-    with torch.no_grad():
-        return net(torch.from_numpy(np.asarray(x, np.float32))).numpy()
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]
-
-
-def deployed(keys, model, x, through=None, batches=None, ask=None, after=None, **changes):
-    """Run the three roles as threads; return what each gave: a result or its error, and how long it took.
-
-    `changes` are arguments by role; `through` maps (from, to) to a port that stands between; the client comes `after`.
-    """
-    dealer, server = free_ports(2)
-    terms = {"patience": 10.0, "timeout": 20.0}
-    reach = {"server": server, "dealer": dealer}
-
-    def to(role, peer):
-        return f"127.0.0.1:{through(role, peer, reach[peer]) if through else reach[peer]}"
-
-    given = {
-        "dealer": {"listen": f"127.0.0.1:{dealer}"},
-        "server": {"listen": f"127.0.0.1:{server}", "dealer": to("server", "dealer"), "model": model},
-        "client": {"server": to("client", "server"), "dealer": to("client", "dealer")},
-    }
-    results, ended = dict.fromkeys(ROLES), {}
-
-    def run(role):
-        try:
-            if role == "client" and after is not None:
-                assert after.wait(8)
-            one = mpc.deploy(role, **{"keys": keys / role, **terms, **given[role], **changes.get(role, {})})
-            if role == "client":
-                with one:
-                    answer = ask(one) if ask else one.run(x)
-                results[role] = (answer, one.expense)
-            else:
-                results[role] = one.run(batches=batches) if role == "dealer" else one.run()
-        except Exception as error:
-            results[role] = error
-        ended[role] = time.monotonic()
-
-    needs_dealer = changes.get("client", {}).get("dealer", "") is not None
-    threads = [
-        threading.Thread(target=run, args=(role,), name=role) for role in ROLES if role != "dealer" or needs_dealer
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads)
-    assert max(ended.values()) - min(ended.values()) < 5.0
-    return results
 
 
 def test_several_batches_are_answered_and_metered_as_declared(keys, plans, net):
@@ -216,58 +149,6 @@ def test_another_release_is_refused(keys, plans, monkeypatch):
     done = deployed(keys, plans[1], drawn(1), client={"patience": 2.0})
     assert all(isinstance(one, ChannelError) for one in done.values())
     assert done["server"].reason is Failure.DISAGREEMENT
-
-
-class Between:
-    """A wire between two parties that passes bytes on, until it alters one or ends, after `after` bytes."""
-
-    def __init__(self, target, after, mode):
-        self._target, self._after, self._mode = target, after, mode
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listening.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-
-    def join(self):
-        self._thread.join(30)
-
-    def _accept(self):
-        with self._listening:
-            here, _ = self._listening.accept()
-        with here, self._reach() as there:
-            here.settimeout(20)
-            # The answers of the party that was called are the ones that suffer.
-            passing = [
-                threading.Thread(target=self._pass, args=(source, sink, harmed), daemon=True)
-                for source, sink, harmed in ((here, there, False), (there, here, True))
-            ]
-            for thread in passing:
-                thread.start()
-            for thread in passing:
-                thread.join()
-
-    def _reach(self):
-        """Wait as long as a party would for one that is not listening yet."""
-        for _ in range(200):
-            with contextlib.suppress(ConnectionRefusedError):
-                return socket.create_connection(("127.0.0.1", self._target), timeout=20)
-            time.sleep(0.05)
-        raise AssertionError("nobody listens")
-
-    def _pass(self, source, sink, harmed):
-        seen = 0
-        with contextlib.suppress(OSError):
-            while part := source.recv(1 << 16):
-                if harmed and seen <= self._after < seen + len(part):
-                    at = self._after - seen
-                    part = part[:at] if self._mode == "cut" else part[:at] + bytes([part[at] ^ 1]) + part[at + 1 :]
-                sink.sendall(part)
-                seen += len(part)
-                if harmed and self._mode == "cut" and seen >= self._after:
-                    break
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize(
@@ -396,18 +277,8 @@ def test_roles_and_models_are_checked():
         mpc.deploy("spy", keys=None)
     with pytest.raises(ConfigError, match="brings the model"):
         mpc.deploy("server", keys=None)
+    for ahead in (0, 1 << 16, 1 << 40):
+        with pytest.raises(ConfigError, match="no such number of batches"):
+            mpc.deploy("client", keys=None, ahead=ahead)
     with pytest.raises(ConfigError, match="no such deployment"):
         mpc.simulate(parties=7)
-
-
-def test_what_only_one_party_lost_is_thrown_away_by_both(keys, plans, net, tmp_path):
-    kept = {role: {"store": tmp_path / role, "ahead": 4} for role in ("server", "client")}
-    kept["dealer"] = {"folder": tmp_path / "dealer"}
-    deployed(keys, plans[1], None, ask=lambda client: client.fetch(4), **kept)
-    for role, lost in (("server", (0, 2)), ("client", (1,))):
-        for index in lost:
-            next((tmp_path / role).glob(f"*/batch-{index:012d}.sealed")).unlink()
-    done = deployed(keys, plans[1], drawn(3), **kept)
-    np.testing.assert_allclose(done["client"][0], right(net, drawn(3)), atol=1e-3)
-    left = [{p.name for p in (tmp_path / role).glob("*/batch-*")} for role in ("server", "client")]
-    assert not {f"batch-{index:012d}.sealed" for index in range(4)} & (left[0] | left[1])

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import signal
 import socket
 
 import numpy as np
@@ -20,7 +21,7 @@ BATCHES = 3
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A small network, its records and right answers, certificates, and the socket calls of a clean run."""
+    """A small network, its records and right answers, certificates."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)).eval()
@@ -42,7 +43,7 @@ def free_ports(count):
 
 
 def cases(world, stores, dying=None, dies_at=None):
-    """Return the three roles' cases; the role `dying` is killed at its socket call `dies_at`."""
+    """Return the three roles' cases; the role `dying` is killed at its socket or disk call `dies_at`."""
     at, server = (f"127.0.0.1:{port}" for port in free_ports(2))
     keys, terms = world["folder"] / "keys", {"patience": 4.0, "timeout": 20.0}
     kept = {"store": stores / "client"}, {"store": stores / "server"}
@@ -64,7 +65,7 @@ def cases(world, stores, dying=None, dies_at=None):
 
 
 def clean(world, stores):
-    """Run all three without a death; return the socket calls of each role."""
+    """Run all three without a death; return the calls of each role."""
     ended = run_all(cases(world, stores))
     assert [one.error for one in ended] == ["", "", ""]
     np.testing.assert_allclose(ended[2].answer, world["right"], atol=1e-3)
@@ -101,6 +102,22 @@ def calls(world, tmp_path_factory):
 @pytest.mark.parametrize("role", ROLES)
 def test_a_party_that_dies_in_the_middle_stops_the_others(world, calls, tmp_path, role):
     killed(world, tmp_path, role, calls[role] // 2)
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_a_party_that_dies_before_it_stored_what_the_other_one_has_can_go_on(world, tmp_path, role):
+    """The other store is full then: its party asks for nothing until both agree on what is worth keeping."""
+    given, full = cases(world, tmp_path), "client" if role == "server" else "server"
+    given[ROLES.index(role)].dies_storing = tmp_path / full
+    given[ROLES.index("client")].records = None
+    ended = dict(zip(ROLES, run_all(given), strict=True))
+    victim = ended.pop(role)
+    assert victim.code == -signal.SIGKILL
+    for name, other in ended.items():
+        assert other.error.startswith("ChannelError"), (name, other)
+        assert other.at - victim.at < SECONDS
+    assert [len([*(tmp_path / name).glob("*/batch-*")]) for name in (full, role)] == [2, 0]
+    clean(world, tmp_path)
 
 
 @pytest.mark.parametrize("role", ["server", *(pytest.param(role, marks=pytest.mark.slow) for role in ROLES[::2])])

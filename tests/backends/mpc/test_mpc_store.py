@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_a_batch_comes_out_once_and_makes_a_supply(tmp_path, kind, number):
     for index in (3, 5, 9):
         stock.put(index, dealt(number))
     assert stock.indices() == [3, 5, 9]
-    stock.drop_before(5)
+    stock.keep_only({5, 9})
     assert stock.indices() == [5, 9]
     supply = supply_of(PLAN.ring, number, PLAN.demands, stock.take(5))
     for demand in PLAN.demands:
@@ -127,12 +128,14 @@ def test_altered_bytes_are_refused(tmp_path, where):
         read_records(path, sealing(), b"here")
 
 
-@pytest.mark.parametrize("kept", [3, 50, 130, 140])
-def test_a_file_cut_short_is_refused_or_lacks_whole_records(tmp_path, kept):
+@pytest.mark.parametrize("kept", [0, 3, 50, 130, 136, 140, 272, 300])
+def test_a_file_cut_short_is_refused(tmp_path, kept):
+    """136 and 272 are the ends of its records."""
     path = tmp_path / "batch"
     with SealedWriter(path, sealing(), b"here") as file:
         file.append(b"x" * 100)
         file.append(b"y" * 100)
+    assert path.stat().st_size == 2 * 136 + 36
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(StoreError, match="not what was written"):
         read_records(path, sealing(), b"here")
@@ -202,6 +205,40 @@ def test_nothing_is_written_of_what_fails_half_way(tmp_path):
         stock.put(0, records())
     assert stock.indices() == []
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".") or "batch" in p.name]
+
+
+def test_folders_that_are_gone_are_a_clear_error(tmp_path):
+    stock, journal = store(tmp_path / "server"), FolderJournal(tmp_path / "dealer")
+    deal, _ = journal.begin(PLAN)
+    stock.begin(DEAL, [bytes(32)])
+    for name in ("server", "dealer"):
+        shutil.rmtree(tmp_path / name)
+    for call in (
+        stock.indices,
+        lambda: stock.begin(DEAL, [bytes(32)]),
+        lambda: stock.put(0, dealt()),
+        lambda: journal.next_index(deal),
+        lambda: journal.begin(PLAN),
+    ):
+        with pytest.raises(StoreError):
+            call()
+
+
+@pytest.mark.parametrize("name", ["deal", "held", "setup", "batch-000000000000"])
+def test_a_file_emptied_by_a_crash_is_a_clear_error(tmp_path, name):
+    stock = store(tmp_path)
+    stock.begin(DEAL, [bytes(32)])
+    stock.put(0, dealt())
+    stock.hold(held(), b"model")
+    next(tmp_path.glob(f"*/{name}.sealed")).write_bytes(b"")
+
+    def use():
+        again = store(tmp_path)
+        again.held(b"model")
+        return [*again.take(0), *again.take_setup()]
+
+    with pytest.raises(StoreError):
+        use()
 
 
 FULL = """

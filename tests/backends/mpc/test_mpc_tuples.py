@@ -133,8 +133,11 @@ def test_material_for_another_use_is_refused_and_stays_fresh():
 
 @pytest.mark.parametrize("copying", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_material_cannot_be_copied(copying):
-    with pytest.raises(TypeError, match="not copied"):
-        copying(Dealer(RING).supplies([Product(3)])[0].draw(Product(3)))
+    dealer = Dealer(RING)
+    supply = dealer.supplies([Product(3)])[0]
+    for one in (dealer, supply, supply.draw(Product(3))):
+        with pytest.raises(TypeError, match="not copied"):
+            copying(one)
 
 
 def test_no_text_shows_a_share():

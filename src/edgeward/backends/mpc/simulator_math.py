@@ -77,10 +77,13 @@ def clear_below_maximum(
 
 
 def clear_normalize(ring: Ring, demand: Normalization, z: Elements) -> tuple[Elements, np.ndarray]:
-    """Return z moved until its leading bit stands at `last`, and the places of the leading bits less `first`."""
-    places = np.array([int(value).bit_length() - 1 - demand.first for value in z.reshape(-1)]).reshape(z.shape)
-    moved = [int(value) << (demand.bounds - int(place)) for value, place in zip(z.flat, places.flat, strict=True)]
-    return ring.from_integers(np.array(moved, np.int64).reshape(z.shape)), places
+    """Return z moved until its leading bit stands at `last`, and the places of the leading bits less `first`.
+
+    A value outside the range counts as the nearest place, and is moved as far.
+    """
+    leading = np.array([int(value).bit_length() - 1 - demand.first for value in z.reshape(-1)], np.int64)
+    places = leading.clip(0, demand.bounds).reshape(z.shape)
+    return ring.wrap(z << (demand.bounds - places).astype(z.dtype)), places
 
 
 def clear_inverse(simulator: Simulator, what: Inverse, z: Elements, masks: Iterator[Elements | None]) -> Elements:

@@ -11,26 +11,31 @@ from typing import final
 
 import numpy as np
 
-from edgeward.backends.mpc.deployment.stock import DEAL_BYTES, NO_DEAL
+from edgeward.backends.mpc.deployment.stock import DEAL_BYTES, NO_DEAL, Stock
 from edgeward.backends.mpc.inference.plan import Plan
 from edgeward.backends.mpc.inference.plan_text import read_plan, write_plan
 from edgeward.backends.mpc.offline.tuples import SupplyError
 from edgeward.backends.mpc.transport.channel import Channel
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
+from edgeward.backends.mpc.transport.meter import Meter
 from edgeward.backends.mpc.transport.network import Network
-from edgeward.backends.mpc.transport.rendezvous import Listener, Meeting
+from edgeward.backends.mpc.transport.rendezvous import Meeting
 from edgeward.backends.mpc.transport.tls import Credentials
 from edgeward.core.errors import ConfigError
 from edgeward.native.build import kernels
 from edgeward.native.prg import KEY_BYTES
 
 CLIENT, SERVER, DEALER = 0, 1, 2
+ASSISTANT = 2
+"""The third party's number where three hold shares and nobody deals."""
 ROLES = ("client", "server", "dealer")
+TRIO_ROLES = ("client", "server", "assistant")
 PORTS = {DEALER: 7610, SERVER: 7611}
+ASSISTANT_PORT = 7612
 PLAN_LIMIT = 1 << 26
-_PROTOCOL = "edgeward secure inference 1"
-_SLICE_SECONDS = 0.25
-_STRANGERS = (Failure.TIMED_OUT, Failure.FOREIGN)
+_STOCK_LIMIT = 1 << 23
+_PROTOCOL = "edgeward secure inference 2"
+_TRIO_PROTOCOL = "three parties 1"
 _IDLE_SECONDS = 7 * 86400.0
 """A dealer waits until somebody wants material; a host or process that is gone is noticed by the socket itself."""
 
@@ -39,6 +44,10 @@ TRUST = {
     "trusted": "the dealer, offline: it deals honestly, sees no message and works with no party",
     "public": "architecture, shapes, fixed-point formats, number of records, times",
     "audited": "no",
+}
+TRIO_TRUST = TRUST | {
+    "adversary": "semi-honest, static, one of three parties",
+    "trusted": "no party by itself, but that no two of client, server and assistant work together",
 }
 
 
@@ -80,7 +89,7 @@ class Terms:
 
     Args: `keys`: its folder of `write_keys`, None only among processes of one machine; `patience`: seconds in which the
     others must appear; `timeout`: seconds for which the other party may compute in silence; `network`: a throttle for
-    experiments; `note`: told in one line what happens.
+    experiments; `note`: told in one line what happens; `parties`: 2 (and a dealer), or 3 that hold shares.
     """
 
     keys: Path | None = None
@@ -88,9 +97,13 @@ class Terms:
     timeout: float = 300.0
     network: Network | None = None
     note: Callable[[str], None] = lambda line: None
+    parties: int = 2
 
-    def meeting(self, party: int, peer: int, *, idle: bool = False) -> Meeting:
-        """Return the meeting of `party` with `peer`; `idle` where silence is no sign of trouble."""
+    def meeting(self, party: int, peer: int, *, idle: bool = False, meter: Meter | None = None) -> Meeting:
+        """Return the meeting of `party` with `peer`; `idle` where silence is no sign of trouble.
+
+        `meter` is that of a party whose channels are counted together.
+        """
         # Compiled before anybody waits: the first use on a machine may take a minute.
         kernels()
         credentials = None if self.keys is None else Credentials(self.keys)
@@ -98,7 +111,8 @@ class Terms:
             credentials.context(server=party != CLIENT)
         timeout = _IDLE_SECONDS if idle else self.timeout
         network = None if idle else self.network
-        return Meeting(party, peer, ROLES[peer], _session(), credentials, timeout, network=network)
+        names, session = (ROLES, _session()) if self.parties == 2 else (TRIO_ROLES, _trio_session())
+        return Meeting(party, peer, names[peer], session, credentials, timeout, network=network, meter=meter)
 
 
 def _session() -> bytes:
@@ -109,25 +123,18 @@ def _session() -> bytes:
     return hashlib.sha256(f"{_PROTOCOL}\0{version}".encode()).digest()
 
 
-def accept(
-    listener: Listener, terms: Terms, check: Callable[[], None] = lambda: None, without: frozenset[int] = frozenset()
-) -> Channel:
-    """Return a channel to the next party. What speaks no protocol of ours is noted and not answered.
+def _trio_session() -> bytes:
+    return hashlib.sha256(_TRIO_PROTOCOL.encode() + _session()).digest()
 
-    Raises: `ChannelError` for a wrong certificate, version or session, for a party that broke off while it greeted, and
-    when nobody came; what `check` raises.
-    """
-    slices = max(1, round(terms.patience / _SLICE_SECONDS))
-    for _ in range(slices):
-        check()
-        try:
-            return listener.accept(patience=min(_SLICE_SECONDS, terms.patience), without=without)
-        except ChannelError as error:
-            if error.reason in _STRANGERS:
-                terms.note(f"a stranger was turned away: {error.reason.value}")
-            elif error.reason is not Failure.UNREACHABLE:
-                raise
-    raise ChannelError(Failure.UNREACHABLE, expected=f"a party within {terms.patience:g} s", came="nobody")
+
+def welcome(channel: Channel) -> None:
+    """Tell a client that it is the one that is served."""
+    channel.send(np.ones(1, np.uint8), "welcome")
+
+
+def welcomed(channel: Channel) -> None:
+    """Wait for the server's `welcome`. Raises: `ChannelError`, `Failure.BUSY` where another client is served."""
+    channel.receive((1,), np.uint8, "welcome")
 
 
 def send_plan(channel: Channel, plan: Plan) -> None:
@@ -138,6 +145,12 @@ def send_plan(channel: Channel, plan: Plan) -> None:
 def receive_plan(channel: Channel) -> Plan:
     """Return the plan that the other party sends. Raises: `DataError`, `ChannelError`."""
     return read_plan(channel.receive_bytes(PLAN_LIMIT, "plan").decode("utf-8", "replace"))
+
+
+def check_digest(plan: Plan, expected: str) -> None:
+    """Raise `ChannelError` (the other party runs something else) for another plan than the expected; "": any."""
+    if expected and plan.digest != expected:
+        raise ChannelError(Failure.DISAGREEMENT, expected=f"plan {expected}", came=f"plan {plan.digest}")
 
 
 def agree_deal(channel: Channel, state: int, deal: bytes, *, dealer: bool) -> bytes:
@@ -162,6 +175,20 @@ def agree_deal(channel: Channel, state: int, deal: bytes, *, dealer: bool) -> by
             fix="fetch from one dealer at both, or name a dealer",
         )
     return deal if same else NO_DEAL
+
+
+def agree_stock(channel: Channel, stock: Stock) -> None:
+    """Leave in both stocks only the batches that both parties have, so that both ask the dealer for as many.
+
+    What one party lost in a crash is of no use at the other, and would take the place of what is. It also ends what an
+    older copy of one party's store would bring back: the other party no longer has it. Raises: `ChannelError`,
+    `StoreError`.
+    """
+    own = stock.indices()
+    channel.send_bytes(np.array(own, "<u8").tobytes(), "stock")
+    raw = channel.receive_bytes(_STOCK_LIMIT, "stock")
+    theirs = np.frombuffer(raw[: len(raw) // 8 * 8], "<u8").tolist()
+    stock.keep_only(set(own).intersection(theirs))
 
 
 def meet_dealer(channel: Channel, plan: Plan, number: int, deal: bytes) -> tuple[bytes, bytes | None]:

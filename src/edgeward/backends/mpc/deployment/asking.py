@@ -9,16 +9,27 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 
-from edgeward.backends.mpc.deployment.agreement import CLIENT, SERVER, Address, Terms, receive_plan
+from edgeward.backends.mpc.deployment.agreement import (
+    ASSISTANT,
+    CLIENT,
+    SERVER,
+    Address,
+    Terms,
+    check_digest,
+    receive_plan,
+    welcomed,
+)
 from edgeward.backends.mpc.deployment.joining import Expense, Joined, Material, reach_dealer
 from edgeward.backends.mpc.deployment.lifeline import Lifeline
+from edgeward.backends.mpc.deployment.trio import Assistance, Trio, arrive, invited, reach_assistant
 from edgeward.backends.mpc.inference.plan import Plan
-from edgeward.backends.mpc.transport.failures import ChannelError, Failure
+from edgeward.backends.mpc.transport.channel import Channel
+from edgeward.backends.mpc.transport.meter import Meter
 from edgeward.backends.mpc.transport.rendezvous import connect
 from edgeward.core.errors import ConfigError, DataError
 
-_DEALER_PATIENCE = 3.5
-"""The server has reached the dealer already, and waits meanwhile."""
+_THIRD_PATIENCE = 3.5
+"""The server has reached the dealer, or the assistant, already, and waits meanwhile."""
 
 
 @final
@@ -26,14 +37,15 @@ class Client:
     """As a `with` block: meets server and dealer, then answers calls; `expense` holds the counts after the block.
 
     Guarantee: as `Session`: the server and the dealer learn how many records there are, and nothing else of them; one
-    semi-honest, static party, a dealer that is trusted and offline. After any error no answer may be used.
+    semi-honest, static party, a dealer that is trusted and offline. With an `Assistance` in the place of the dealer's
+    material as `Trio`: one semi-honest, static party of three. After any error no answer may be used.
     """
 
-    def __init__(self, server: Address, terms: Terms, material: Material, *, plan: str = "") -> None:
+    def __init__(self, server: Address, terms: Terms, material: Material | Assistance, *, plan: str = "") -> None:
         """Prepare; nothing is sent before the block. `plan`: the digest the server's plan must have, if it is known."""
         self._server, self._terms, self._material, self._expected = server, terms, material, plan
         self._line = Lifeline()
-        self._joined: Joined | None = None
+        self._joined: Joined | Trio | None = None
         self._left = False
         self._plan: Plan | None = None
         self.expense: Expense | None = None
@@ -63,12 +75,14 @@ class Client:
         """Return the network's answer for each record, all of them or none; batches as the server's plan has them.
 
         The last batch is filled with zeros, which cost as much as records; `answered` is told how many batches are
-        done, and of how many. Raises: `DataError`, and the link's errors.
+        done, and of how many. Raises: `DataError`, `SupplyError`, and the link's errors.
         """
         if self._joined is None:
             raise ConfigError("the client is not connected", fix="use it in a `with` block")
         self.check(records)
         size, answers = self.plan.input_shape[0], []
+        if isinstance(self._joined, Joined):
+            self._joined.check_supply(-(-len(records) // size))
         for start in range(0, len(records), size):
             part = records[start : start + size].astype(np.float64)
             fill = np.zeros((size - len(part), *part.shape[1:]))
@@ -90,21 +104,41 @@ class Client:
         """Connect, receive the plan, meet the dealer, open the weights. Raises: `ChannelError` and others."""
         self._line.__enter__()
         try:
-            meeting = self._terms.meeting(CLIENT, SERVER)
-            server = connect(self._server.host, self._server.port, meeting, patience=self._terms.patience)
-            self._line.add(server)
-            dealer = reach_dealer(self._material.dealer, CLIENT, self._line, self._terms, _DEALER_PATIENCE)
-            plan = receive_plan(server)
-            if self._expected and plan.digest != self._expected:
-                came = f"plan {plan.digest}"
-                raise ChannelError(Failure.DISAGREEMENT, expected=f"plan {self._expected}", came=came)
-            self._plan = plan
-            self._terms.note(f"the server's plan is {plan.digest}")
-            self._joined = Joined(plan, CLIENT, server, self._line, self._terms, self._material, dealer)
+            given = self._material
+            self._joined = self._assisted(given) if isinstance(given, Assistance) else self._supplied(given)
         except BaseException as error:
             self._line.__exit__(type(error), error, error.__traceback__)
             raise
         return self
+
+    def _supplied(self, material: Material) -> Joined:
+        server = self._reach(None)
+        dealer = reach_dealer(material.dealer, CLIENT, self._line, self._terms, _THIRD_PATIENCE)
+        plan = receive_plan(server)
+        check_digest(plan, self._expected)
+        self._keep(plan)
+        return Joined(plan, CLIENT, server, self._line, self._terms, material, dealer)
+
+    def _assisted(self, place: Assistance) -> Trio:
+        meter = Meter()
+        server = self._reach(meter)
+        assistant = reach_assistant(place, CLIENT, self._line, self._terms, _THIRD_PATIENCE, meter)
+        arrive(server, assistant, self._terms.timeout)
+        plan, run = invited(server, self._expected)
+        self._keep(plan)
+        return Trio(plan, CLIENT, {SERVER: server, ASSISTANT: assistant}, run, self._terms)
+
+    def _reach(self, meter: Meter | None) -> Channel:
+        meeting = self._terms.meeting(CLIENT, SERVER, meter=meter)
+        self._terms.note(f"looking for the server at {self._server}")
+        server = self._line.add(connect(self._server.host, self._server.port, meeting, patience=self._terms.patience))
+        # Before a word to anybody else: a client that is turned away must not stop those who are at work.
+        welcomed(server)
+        return server
+
+    def _keep(self, plan: Plan) -> None:
+        self._plan = plan
+        self._terms.note(f"the server's plan is {plan.digest}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -17,11 +17,11 @@ from edgeward.backends.mpc.deployment.agreement import (
     TRUST,
     Address,
     Terms,
-    accept,
     receive_plan,
 )
 from edgeward.backends.mpc.deployment.journal import Journal, MemoryJournal
 from edgeward.backends.mpc.deployment.lifeline import Lifeline
+from edgeward.backends.mpc.deployment.reception import Reception
 from edgeward.backends.mpc.deployment.stock import DEAL_BYTES, NO_DEAL
 from edgeward.backends.mpc.deployment.streamed import BATCH, END, SEED, WANT
 from edgeward.backends.mpc.inference.plan import Plan
@@ -30,7 +30,6 @@ from edgeward.backends.mpc.offline.tuples import Dealer
 from edgeward.backends.mpc.transport.channel import Channel
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
 from edgeward.backends.mpc.transport.rendezvous import Listener
-from edgeward.core.errors import EdgewardError
 
 _DIGEST_BYTES = 32
 _LAST_WORD_SECONDS = 1.0
@@ -71,11 +70,10 @@ def deal(
     meetings = [terms.meeting(DEALER, peer, idle=True) for peer in (SERVER, CLIENT)]
     with Lifeline() as line:
         guests: dict[int, _Guest] = {}
-        with Listener(listen.host, listen.port, *meetings) as listener:
+        with Listener(listen.host, listen.port, *meetings) as listener, Reception(listener, terms) as reception:
             listening(listener.port)
             while len(guests) < len(meetings):
-                channel = line.add(accept(listener, terms, line.check, frozenset(guests)))
-                guest = _Guest(channel, line)
+                guest = _Guest(line.add(reception.next(line.check, guests)), line)
                 guests[guest.number] = guest
                 terms.note(f"the {ROLES[guest.number]} is here")
         server, client = guests[SERVER], guests[CLIENT]
@@ -196,7 +194,8 @@ class _Guest:
             while count := int(self._channel.receive((1,), np.uint64, WANT)[0]):
                 self._note("_wanted", self._wanted + count)
             self._note("_done", True)
-        except (EdgewardError, UnicodeError) as error:
+        except Exception as error:
+            # Whatever it is: a thread that ends without a word would leave all parties waiting.
             self._line.fail(error)
 
     def _note(self, name: str, value: Any) -> None:

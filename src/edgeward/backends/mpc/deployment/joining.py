@@ -15,12 +15,15 @@ from edgeward.backends.mpc.cost import Cost
 from edgeward.backends.mpc.deployment.agreement import (
     DEALER,
     ROLES,
+    TRIO_TRUST,
     TRUST,
     Address,
     Terms,
     agree_deal,
+    agree_stock,
     meet_dealer,
 )
+from edgeward.backends.mpc.deployment.claim import Claim
 from edgeward.backends.mpc.deployment.lifeline import Lifeline
 from edgeward.backends.mpc.deployment.stock import HELD, NO_DEAL, MemoryStock, Stock
 from edgeward.backends.mpc.deployment.store import TupleStore
@@ -29,6 +32,7 @@ from edgeward.backends.mpc.inference.expense import CostTable, cost_table, meter
 from edgeward.backends.mpc.inference.plan import Plan
 from edgeward.backends.mpc.inference.session import Model, Session, encoded
 from edgeward.backends.mpc.offline.source import TupleSource, supply_of
+from edgeward.backends.mpc.offline.tuples import Supply, SupplyError
 from edgeward.backends.mpc.party import Party
 from edgeward.backends.mpc.transport.channel import Channel
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
@@ -49,6 +53,11 @@ class Material:
     ahead: int = 2
     store: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that no party holds."""
+        if not 1 <= self.ahead < 1 << 16:
+            raise ConfigError("no such number of batches ahead", expected="1 to 65535", came=str(self.ahead))
+
 
 @final
 @dataclass(frozen=True)
@@ -65,11 +74,13 @@ class Expense:
     seconds_prepare: float
     agrees: bool
     table: CostTable
+    parties: int = 2
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON, with the words about trust."""
         return {
             "kind": "deployment",
+            "parties": self.parties,
             "role": self.role,
             "plan": self.plan,
             "batches": self.batches,
@@ -82,7 +93,7 @@ class Expense:
             "seconds_prepare": self.seconds_prepare,
             "metered_equals_declared": self.agrees,
             "counted": "payload bytes, without frame headers and TLS",
-            **TRUST,
+            **(TRUST if self.parties == 2 else TRIO_TRUST),
         }
 
 
@@ -107,6 +118,7 @@ class Joined:
         digest = _digest(elements)
         stock: Stock = MemoryStock()
         if material.store is not None:
+            line.hold(Claim(TupleStore.lock(material.store, plan, number)))
             stock = TupleStore(material.store, plan, number, elements)
         state, deal = stock.state()
         held = stock.held(digest) if state == HELD else None
@@ -114,7 +126,11 @@ class Joined:
             terms.note("the model is not the one of the store: its material is thrown away")
             state, deal = 0, NO_DEAL
         same = agree_deal(peer, state, deal, dealer=dealer is not None)
-        self._dealer, self._stored = dealer, material.store is not None
+        if same != NO_DEAL:
+            agree_stock(peer, stock)
+        self._dealer, own = dealer, 0 if material.store is None else material.ahead
+        self._most = min(own, int(peer.exchange(np.array([own], np.uint32), "ahead")[0]))
+        self._stock = stock
         self._source: TupleSource = StoredTuples(stock, plan, number)
         if dealer is not None:
             found, seed = meet_dealer(dealer, plan, number, same)
@@ -132,6 +148,16 @@ class Joined:
         self._readings: list[Reading] = []
         self._online = self._prepare = 0.0
 
+    def check_supply(self, count: int) -> None:
+        """Raise `SupplyError` where `count` batches would use up all there is and be given no answer for it."""
+        if self._dealer is None and (waiting := len(self._stock.indices())) < count:
+            raise SupplyError(
+                "the stores hold too few batches for these records",
+                expected=f"{count} batches",
+                came=f"{waiting}; none was used",
+                fix="fetch more, name a dealer, or ask about fewer records",
+            )
+
     def batch(self, records: np.ndarray | None) -> np.ndarray | None:
         """Run one batch (the client's side), while the server is in `next_batch`. Raises: as `Session.run`."""
         self._peer.send(np.array([_GO], np.uint8), "next")
@@ -143,7 +169,9 @@ class Joined:
         if command == _GO:
             self._run(None)
         elif command == _FETCH:
-            self._fetch(int(self._peer.receive((1,), np.uint32, "fetch")[0]))
+            count = int(self._peer.receive((1,), np.uint32, "fetch")[0])
+            self._check_fetch(count)
+            self._fetch(count)
         return command == _GO
 
     def leave(self) -> None:
@@ -152,6 +180,7 @@ class Joined:
 
     def fetch(self, count: int) -> None:
         """Have both parties wait until `count` batches are in their stores, instead of `leave` (the client's side)."""
+        self._check_fetch(count)
         self._peer.send(np.array([_FETCH], np.uint8), "next")
         self._peer.send(np.array([count], np.uint32), "fetch")
         self._fetch(count)
@@ -178,25 +207,41 @@ class Joined:
             tables[0] if tables else declared,
         )
 
+    def _check_fetch(self, count: int) -> None:
+        """Raise `ConfigError` before a word where one of the parties cannot hold that much, or keeps nothing."""
+        if not isinstance(self._source, StreamedTuples) or not self._most:
+            raise ConfigError("nothing to fetch into", expected="a dealer, and a store at both parties")
+        if count > self._most:
+            raise ConfigError(
+                "the stores hold fewer batches than shall be fetched",
+                expected=f"at most {self._most}, which one of the parties allows",
+                came=str(count),
+                fix=f"start the server with --ahead {count}, or fetch {self._most}",
+            )
+
     def _fetch(self, count: int) -> None:
-        if not isinstance(self._source, StreamedTuples) or not self._stored:
-            raise ConfigError("nothing to fetch into", expected="a dealer and a store at both parties")
+        if not isinstance(self._source, StreamedTuples):
+            raise TypeError("checked before")
         self._source.wait_for(count, self._terms.timeout)
         self._peer.exchange(np.zeros(1, np.uint8), "fetched")
 
-    def _agreed_index(self) -> int:
-        """Return the lowest index of which both parties have the batch."""
-        least = 0
-        while True:
-            own = self._source.next_index(self._terms.timeout, least)
-            theirs = int(self._peer.exchange(np.array([own], np.uint64), "index")[0])
-            if own == theirs:
-                return own
-            least = max(own, theirs)
+    def _agreed(self) -> Supply:
+        """Return the next batch, which no party holds any more when the other one says the first word of it."""
+        own = self._source.next_index(self._terms.timeout)
+        supply = self._source.take(own, self._terms.timeout)
+        theirs = int(self._peer.exchange(np.array([own], np.uint64), "index")[0])
+        if own != theirs:
+            raise SupplyError(
+                "the parties hold different batches",
+                expected=f"batch {own} at both",
+                came=f"batch {theirs} at the other party",
+                fix="start both again: they then throw away what only one of them holds",
+            )
+        return supply
 
     def _run(self, records: np.ndarray | None) -> np.ndarray | None:
         start = time.monotonic()
-        supply = self._source.take(self._agreed_index(), self._terms.timeout)
+        supply = self._agreed()
         large = sum(demand.offline_bytes(self._plan.ring) for demand in self._plan.demands) > _LARGE
         request = self._session.prepare_later(supply) if large else self._session.prepare(supply)
         prepared, before = time.monotonic(), self._peer.meter.reading()
@@ -216,10 +261,12 @@ def reach_dealer(address: Address | None, number: int, line: Lifeline, terms: Te
     if address is None:
         return None
     meeting = terms.meeting(number, DEALER, idle=True)
+    terms.note(f"looking for the dealer at {address}")
     try:
         return line.add(connect(address.host, address.port, meeting, patience=patience))
     except ChannelError as error:
-        fix = "start the dealer first" if error.reason is Failure.UNREACHABLE else ""
+        fix = "start the dealer first, or use what the stores hold (--no-dealer at both)"
+        fix = fix if error.reason is Failure.UNREACHABLE else ""
         raise ChannelError(error.reason, expected=f"the dealer: {error.expected}", came=error.came, fix=fix) from None
 
 

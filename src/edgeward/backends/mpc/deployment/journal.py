@@ -15,6 +15,7 @@ from edgeward.backends.mpc.offline.sealing import (
     SealedWriter,
     Sealing,
     StoreError,
+    explained,
     kept_key,
     read_records,
     sync_folder,
@@ -90,7 +91,8 @@ class FolderJournal(Journal):
         deal, dealer = secrets.token_bytes(DEAL_BYTES), _dealer(plan)
         with SealedWriter(self._sealed(deal), self._sealing, _place(plan, deal)) as file:
             file.append(dealer.seeds[0].reveal() + dealer.seeds[1].reveal())
-        self._counter(deal, 0).touch(mode=0o600, exist_ok=False)
+        with explained(self._counter(deal, 0)):
+            self._counter(deal, 0).touch(mode=0o600, exist_ok=False)
         sync_folder(self._folder)
         return deal, dealer
 
@@ -120,7 +122,8 @@ class FolderJournal(Journal):
         return index
 
     def _found(self, deal: bytes) -> int | None:
-        matches = (_NEXT.fullmatch(path.name) for path in self._folder.iterdir())
+        with explained(self._folder):
+            matches = [_NEXT.fullmatch(path.name) for path in self._folder.iterdir()]
         return next((int(match[2]) for match in matches if match and match[1] == deal.hex()), None)
 
     def _sealed(self, deal: bytes) -> Path:

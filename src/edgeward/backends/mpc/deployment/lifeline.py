@@ -7,6 +7,7 @@ import threading
 from types import TracebackType
 from typing import final
 
+from edgeward.backends.mpc.deployment.claim import Claim
 from edgeward.backends.mpc.transport.channel import Channel
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
 
@@ -24,6 +25,7 @@ class Lifeline:
         """Start without channels."""
         self._lock, self._channels = threading.Lock(), list[Channel]()
         self._cause: BaseException | None = None
+        self._claims: list[Claim] = []
 
     def add(self, channel: Channel) -> Channel:
         """Take `channel` in; it is aborted at once if the line has failed already."""
@@ -33,6 +35,10 @@ class Lifeline:
         if failed:
             channel.abort()
         return channel
+
+    def hold(self, claim: Claim) -> None:
+        """Let go of `claim` when the line ends."""
+        self._claims.append(claim)
 
     def fail(self, error: BaseException) -> None:
         """Abort all channels because of `error`; only the first error counts."""
@@ -57,6 +63,13 @@ class Lifeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the channels, or abort them and raise the cause."""
+        try:
+            self._end(error)
+        finally:
+            while self._claims:
+                self._claims.pop().close()
+
+    def _end(self, error: BaseException | None) -> None:
         if error is not None:
             self.fail(error)
             cause = self._cause

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import final
 
 from edgeward.backends.mpc.inference.step import Held
@@ -13,6 +13,8 @@ from edgeward.backends.mpc.offline.tuples import TupleReusedError
 
 DEAL_BYTES = 16
 NO_DEAL = bytes(DEAL_BYTES)
+INDICES = 10**12
+"""Indices of batches are below this: files carry them in their names."""
 FRESH, HELD = 1, 2
 """States of a deal: its weights were not opened yet, or they were and the party holds what came out."""
 
@@ -52,10 +54,10 @@ class Stock(ABC):
     def take(self, index: int) -> Iterator[bytes]:
         """Return the records of a batch and forget them first. Raises: `TupleReusedError`, `StoreError`."""
 
-    def drop_before(self, index: int) -> None:
-        """Throw away the batches before `index`."""
+    def keep_only(self, indices: Collection[int]) -> None:
+        """Throw away all batches but those of `indices`. Raises: `StoreError`."""
         for old in self.indices():
-            if old < index:
+            if old not in indices:
                 self.take(old)
 
 

@@ -19,6 +19,7 @@ from edgeward.backends.mpc.offline.sealing import (
     SealedWriter,
     Sealing,
     StoreError,
+    explained,
     kept_key,
     read_records,
     sync_folder,
@@ -34,17 +35,18 @@ _BATCH = re.compile(r"batch-(\d{12})\.sealed")
 
 @final
 class TupleStore(Stock):
-    """Material of one plan and one party in a folder, under a key in a file of mode 600.
+    """Material of one plan and one party in a folder, under a key in a file of mode 600; for one process at a time.
 
     Guarantee: a batch is deleted from the disk before its first value is used, so that no restart, crash or second
     process uses it again; a crash loses it. Contents are secret and bound to plan, deal, party and index (`Sealing`).
-    A folder that is copied and put back, with its key, is a fork: no software can notice it, and uses it twice.
+    A folder that is copied and put back, with its key, is noticed by the other party's (`agree_stock`), which has no
+    longer what was used; the folders of both put back together are noticed by nobody, and used twice.
     """
 
     def __init__(self, folder: Path, plan: Plan, number: int, elements: dict[str, np.ndarray] | None = None) -> None:
         """Use `folder`, made where it is missing; `elements` are the owner's encoded tensors. Raises: `StoreError`."""
         self._plan, self._number, self._elements = plan, number, elements
-        self._folder = folder / f"{plan.digest[:16]}-party{number}"
+        self._folder = folder / _name(plan, number)
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for leftover in self._folder.glob(".*"):
@@ -54,14 +56,20 @@ class TupleStore(Stock):
         self._sealing = Sealing(kept_key(folder / KEY_FILE))
         self._deal = self._stored_deal()
 
+    @staticmethod
+    def lock(folder: Path, plan: Plan, number: int) -> Path:
+        """Return the file to claim before the store is opened: only one process may work with it."""
+        return folder / f"{_name(plan, number)}.lock"
+
     def state(self) -> tuple[int, bytes]:
         if self._deal != NO_DEAL and self._path(_HELD).exists():
             return HELD, self._deal
         return (FRESH, self._deal) if self._deal != NO_DEAL and self._path(_SETUP).exists() else (0, NO_DEAL)
 
     def begin(self, deal: bytes, setup: Iterable[bytes]) -> None:
-        for path in self._folder.iterdir():
-            path.unlink()
+        with explained(self._folder):
+            for path in self._folder.iterdir():
+                path.unlink()
         sync_folder(self._folder)
         self._deal = deal
         with SealedWriter(self._path(_DEAL), self._sealing, self._place(_DEAL, NO_DEAL)) as file:
@@ -92,7 +100,8 @@ class TupleStore(Stock):
         self._write(f"batch-{index:012d}", records)
 
     def indices(self) -> list[int]:
-        found = (_BATCH.fullmatch(path.name) for path in self._folder.iterdir())
+        with explained(self._folder):
+            found = [_BATCH.fullmatch(path.name) for path in self._folder.iterdir()]
         return sorted(int(match[1]) for match in found if match)
 
     def take(self, index: int) -> Iterator[bytes]:
@@ -119,3 +128,7 @@ class TupleStore(Stock):
 
     def _place(self, name: str, deal: bytes) -> bytes:
         return bytes.fromhex(self._plan.digest) + deal + bytes([self._number]) + name.encode()
+
+
+def _name(plan: Plan, number: int) -> str:
+    return f"{plan.digest[:16]}-party{number}"

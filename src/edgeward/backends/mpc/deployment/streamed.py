@@ -9,19 +9,27 @@ from typing import final
 
 import numpy as np
 
-from edgeward.backends.mpc.deployment.stock import Stock
+from edgeward.backends.mpc.deployment.stock import INDICES, Stock
 from edgeward.backends.mpc.inference.plan import Plan
 from edgeward.backends.mpc.offline.source import TupleSource, supply_of
 from edgeward.backends.mpc.offline.tuples import Supply, SupplyError, correction_bytes
 from edgeward.backends.mpc.transport.channel import Channel
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
-from edgeward.core.errors import ConfigError, EdgewardError
 from edgeward.native.prg import KEY_BYTES
 
 WANT, BATCH, SEED = "want", "batch", "seed"
 END = 2**64 - 1
 """In place of an index: the dealer deals no more."""
 _GOODBYE_SECONDS = 2.0
+
+
+def _dealt_again(index: int, last: int) -> SupplyError:
+    return SupplyError(
+        "the dealer deals a batch for the second time",
+        expected=f"an index above {last} and below {INDICES}",
+        came=str(index),
+        fix="delete the dealer's folder if it was put back from a copy; all stores are then dealt anew",
+    )
 
 
 @final
@@ -32,14 +40,13 @@ class StoredTuples(TupleSource):
         """Take from `stock`."""
         self._stock, self._plan, self._number = stock, plan, number
 
-    def next_index(self, timeout: float, least: int = 0) -> int:
-        waiting = [index for index in self._stock.indices() if index >= least]
+    def next_index(self, timeout: float) -> int:
+        waiting = self._stock.indices()
         if not waiting:
             raise SupplyError("no batch is left in the store", fix="start a dealer and name it with --dealer")
         return waiting[0]
 
     def take(self, index: int, timeout: float) -> Supply:
-        self._stock.drop_before(index)
         return supply_of(self._plan.ring, self._number, self._plan.demands, self._stock.take(index))
 
     def close(self) -> None:
@@ -62,30 +69,26 @@ class StreamedTuples(TupleSource):
         number: int,
         *,
         ahead: int,
-        failed: Callable[[EdgewardError], None],
+        failed: Callable[[BaseException], None],
     ) -> None:
         """Ask for `ahead` batches and begin to receive. The dealer has greeted already."""
-        if not 1 <= ahead < 1 << 16:
-            raise ConfigError("no such number of batches ahead", expected="1 to 65535", came=str(ahead))
         self._channel, self._stock, self._plan, self._number = channel, stock, plan, number
         self._stored, self._failed = StoredTuples(stock, plan, number), failed
         self._changed = threading.Condition()
         self._ended, self._closing = False, False
-        self._failure: EdgewardError | None = None
+        self._failure: Exception | None = None
+        self._last = max(stock.indices(), default=-1)
         self._want(max(0, ahead - len(stock.indices())))
         self._thread = threading.Thread(target=self._run, name="edgeward-tuples", daemon=True)
         self._thread.start()
 
-    def next_index(self, timeout: float, least: int = 0) -> int:
-        return self._wait(least, timeout)
+    def next_index(self, timeout: float) -> int:
+        self.wait_for(1, timeout)
+        return self._stock.indices()[0]
 
     def take(self, index: int, timeout: float) -> Supply:
-        found = self._wait(index, timeout)
-        if found != index:
-            raise SupplyError("a batch is missing", expected=f"batch {index}", came=f"batch {found}", fix="deal anew")
-        before = len(self._stock.indices())
         supply = self._stored.take(index, timeout)
-        self._want(before - len(self._stock.indices()))
+        self._want(1)
         return supply
 
     def wait_for(self, count: int, timeout: float) -> None:
@@ -107,11 +110,6 @@ class StreamedTuples(TupleSource):
         if count and not self._ended:
             self._channel.send(np.array([count], np.uint64), WANT)
 
-    def _wait(self, least: int, timeout: float) -> int:
-        """Return the lowest index from `least` on, when there is one."""
-        self._until(lambda: any(i >= least for i in self._stock.indices()), timeout)
-        return next(i for i in self._stock.indices() if i >= least)
-
     def _until(self, ready: Callable[[], bool], timeout: float) -> None:
         end = time.monotonic() + timeout
         with self._changed:
@@ -128,10 +126,14 @@ class StreamedTuples(TupleSource):
     def _run(self) -> None:
         try:
             while (index := int(self._channel.receive((1,), np.uint64, BATCH)[0])) != END:
+                if not self._last < index < INDICES:
+                    raise _dealt_again(index, self._last)
+                self._last = index
                 self._stock.put(index, self._records())
                 with self._changed:
                     self._changed.notify_all()
-        except EdgewardError as error:
+        except Exception as error:
+            # Whatever it is: a thread that ends without a word would leave all parties waiting.
             self._failure = error
             if not self._closing:
                 self._failed(error)

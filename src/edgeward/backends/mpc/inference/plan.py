@@ -26,8 +26,9 @@ class Plan:
 
     Public by design: whoever holds a plan knows the architecture, the shapes, the numbers that the program itself
     holds (not those of its tensors) and the fixed-point format, and nothing about weights or records. A value must
-    keep below 2^(width-1-f) in size wherever it is compared (half of that in a maximum) and below 2^(l-2-2f) before it
-    is truncated; outside, a result is wrong without notice. `reference.check_range` looks for that on sample records.
+    keep below 2^(width-1-f) in size wherever it is compared (half of that in a maximum) and below 2^(l-2-F) where F
+    fraction bits are truncated to f; outside, a result is wrong without notice. `reference.check_range` looks for that
+    on sample records.
     """
 
     ring: Ring

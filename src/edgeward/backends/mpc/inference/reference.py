@@ -12,6 +12,7 @@ from jaxtyping import Float
 from edgeward.backends.mpc.inference.plan import Plan
 from edgeward.backends.mpc.inference.session import Model, encoded
 from edgeward.backends.mpc.inference.step import Masks, Step
+from edgeward.backends.mpc.inference.steps_local import SumStep
 from edgeward.backends.mpc.inference.steps_math import RangedStep
 from edgeward.backends.mpc.inference.steps_nonlinear import ClipStep, MaxPoolStep, ReluStep, TruncateStep
 from edgeward.backends.mpc.offline.demand import Demand
@@ -49,9 +50,10 @@ class OutOfRange(DataError):
 
 
 def check_range(plan: Plan, model: Model, records: Float[np.ndarray, "n *shape"]) -> dict[str, float]:
-    """Return, per comparison and truncation, the largest size seen over the size allowed (below 1 is right).
+    """Return, per comparison, truncation and sum, the largest size seen over the size allowed (below 1 is right).
 
-    Guarantee: for these records only (measured). Raises: `OutOfRange` naming every step at or above 1.
+    Guarantee: for these records only (measured); what a product itself lets wrap around the ring looks like any other
+    number here, and is found only by its size. Raises: `OutOfRange` naming every step at or above 1.
     """
     seen = dict(_shares(plan, model, records))
     wrong = [f"{step} ({share:.2g} times)" for step, share in seen.items() if share >= 1]
@@ -70,11 +72,16 @@ def _shares(plan: Plan, model: Model, records: np.ndarray) -> Iterator[tuple[str
     for step, inputs, _ in _values(plan, model, records, None):
         sizes = [float(np.abs(plan.ring.decode(x.elements, x.fraction)).max(initial=0)) for x in inputs]
         size = max(sizes, default=0.0)
-        if isinstance(step, ReluStep | ClipStep | MaxPoolStep):
-            spare = 2 if isinstance(step, MaxPoolStep) else 1
+        if isinstance(step, MaxPoolStep):
+            yield step.label, size / 2.0 ** (step.layout.width - 2 - inputs[0].fraction)
+        elif isinstance(step, ReluStep | ClipStep):
             reach = size + max(abs(step.low), abs(step.high)) if isinstance(step, ClipStep) else size
-            places = inputs[0].fraction if isinstance(step, MaxPoolStep) else f
-            yield step.label, reach / 2.0 ** (step.layout.width - spare - places)
+            # What is truncated on the way must also keep within a quarter of the ring.
+            allowed = step.layout.width - 1 - f, bits - 2 - inputs[0].fraction
+            yield step.label, reach / 2.0 ** (min(allowed) if step.shift else allowed[0])
+        elif isinstance(step, SumStep):
+            # The input with fewer fraction bits is given those of the other.
+            yield step.label, sum(sizes) / 2.0 ** (bits - 1 - max(x.fraction for x in inputs))
         elif isinstance(step, RangedStep):
             yield step.label, step.filled(plan.ring, inputs)
         elif isinstance(step, TruncateStep):

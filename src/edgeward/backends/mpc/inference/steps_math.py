@@ -59,6 +59,8 @@ class CurveStep(RangedStep):
 
     def filled(self, ring: Ring, values: Sequence[Shared]) -> float:
         allowed = 2.0 ** (self.layout.width - 1 - ring.fraction) - SHAPES[self.activation].bound
+        if self.shift:
+            allowed = min(allowed, 2.0 ** (ring.bits - 2 - values[0].fraction))
         return _size(ring, values[0]) / allowed
 
     def _demand(self, ring: Ring) -> Curved:

@@ -20,7 +20,7 @@ from edgeward.core.randomness import SecretBytes
 KEY_BYTES = 32
 _NONCE_BYTES, _TAG_BYTES = 12, 16
 _LENGTH = struct.Struct("<Q")
-_PURPOSE = b"edgeward sealed material 1\0"
+_PURPOSE = b"edgeward sealed material 2\0"
 
 
 class StoreError(EdgewardError):
@@ -34,8 +34,9 @@ class Sealing:
     """AES-256-GCM under the key in one file, for records that know where they belong.
 
     Guarantee: against who reads, alters, exchanges or cuts the files without the key file: what is stored stays
-    secret, and what was not written for its place is refused (assumed of AES-GCM; random nonces, so at most 2^32
-    records per key). Whoever may read the key file, root of this machine included, may read all.
+    secret, and what was not written for its place is refused, as is a file that lacks its end (assumed of AES-GCM;
+    random nonces, so at most 2^32 records per key). Whoever may read the key file, root of this machine included, may
+    read all.
     """
 
     def __init__(self, key: SecretBytes) -> None:
@@ -67,7 +68,7 @@ def kept_key(path: Path) -> SecretBytes:
 
     Raises: `StoreError` for a file that others may read or that is no key.
     """
-    with _explained(path):
+    with explained(path):
         if not path.exists():
             draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
             try:
@@ -101,16 +102,15 @@ class SealedWriter:
 
     def append(self, content: bytes) -> None:
         """Seal one more record."""
-        with _explained(self._path):
+        with explained(self._path):
             if self._file is None:
                 raise ConfigError("this writer is not open", fix="use it in a `with` block")
-            sealed = self._sealing.seal(content, _numbered(self._place, self._count))
-            self._file.write(_LENGTH.pack(len(sealed)) + sealed)
+            self._put(self._file, content, _numbered(self._place, self._count))
             self._count += 1
 
     def __enter__(self) -> SealedWriter:
         """Open the draft."""
-        with _explained(self._path):
+        with explained(self._path):
             self._file = os.fdopen(os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         return self
 
@@ -120,9 +120,11 @@ class SealedWriter:
         """Give the file its name, or remove the draft."""
         file, self._file = self._file, None
         try:
-            with _explained(self._path), contextlib.suppress(*([OSError] if kind else [])):
+            with explained(self._path), contextlib.suppress(*([OSError] if kind else [])):
                 if file is not None:
                     try:
+                        if kind is None:
+                            self._put(file, b"", _ended(self._place, self._count))
                         file.flush()
                         os.fsync(file.fileno())
                     finally:
@@ -134,6 +136,10 @@ class SealedWriter:
         finally:
             self._draft.unlink(missing_ok=True)
 
+    def _put(self, file: BinaryIO, content: bytes, place: bytes) -> None:
+        sealed = self._sealing.seal(content, place)
+        file.write(_LENGTH.pack(len(sealed)) + sealed)
+
 
 def taken_records(path: Path, sealing: Sealing, place: bytes) -> Iterator[bytes]:
     """Delete the file `path`, then return its records one after the other; nobody can take them again.
@@ -141,7 +147,7 @@ def taken_records(path: Path, sealing: Sealing, place: bytes) -> Iterator[bytes]
     The name is gone from the disk before the first record is out: a crash loses the material and never repeats it.
     Raises: `StoreError` when it was taken before, also by another process at the same moment.
     """
-    with _explained(path):
+    with explained(path):
         file = path.open("rb")
         try:
             path.unlink()
@@ -154,7 +160,7 @@ def taken_records(path: Path, sealing: Sealing, place: bytes) -> Iterator[bytes]
 
 def read_records(path: Path, sealing: Sealing, place: bytes) -> list[bytes]:
     """Return all records of a file that stays. Raises: `StoreError`."""
-    with _explained(path):
+    with explained(path):
         return list(_records(path.open("rb"), sealing, place))
 
 
@@ -168,16 +174,24 @@ def _records(file: BinaryIO, sealing: Sealing, place: bytes) -> Iterator[bytes]:
 
 def _opened(content: mmap.mmap | bytes, sealing: Sealing, place: bytes) -> Iterator[bytes]:
     at, number = 0, 0
-    while at < len(content):
+    while True:
         head = content[at : at + _LENGTH.size]
         count = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else 0
         at += _LENGTH.size
+        if at + count >= len(content):
+            # The last record holds nothing and says how many there were: a file cut between two records lacks it.
+            sealing.open(content[at:], _ended(place, number))
+            return
         yield sealing.open(content[at : at + count], _numbered(place, number))
         at, number = at + count, number + 1
 
 
 def _numbered(place: bytes, number: int) -> bytes:
     return place + b"\0" + number.to_bytes(8, "little")
+
+
+def _ended(place: bytes, count: int) -> bytes:
+    return place + b"\0end" + count.to_bytes(8, "little")
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -189,7 +203,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make names that were given or removed in `folder` last. Raises: `StoreError`."""
-    with _explained(folder):
+    with explained(folder):
         _sync(folder)
 
 
@@ -203,7 +217,8 @@ def _sync(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Raise `StoreError` about `path` in the place of what the system says of a file or folder."""
     try:
         yield
     except FileNotFoundError:

@@ -24,15 +24,15 @@ class TupleSource(ABC):
     """
 
     @abstractmethod
-    def next_index(self, timeout: float, least: int = 0) -> int:
-        """Wait for a batch of an index from `least` on and return the lowest.
+    def next_index(self, timeout: float) -> int:
+        """Wait for a batch and return the lowest index there is.
 
         Raises: `SupplyError`, `ChannelError`, `StoreError`.
         """
 
     @abstractmethod
     def take(self, index: int, timeout: float) -> Supply:
-        """Return the material of batch `index`, which is nowhere else from now on; batches before it are thrown away.
+        """Return the material of batch `index`, which is nowhere else from now on.
 
         Raises: `SupplyError`, `ChannelError`, `StoreError`.
         """

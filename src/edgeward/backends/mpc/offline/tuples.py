@@ -144,6 +144,10 @@ class Dealer:
                 supply.add(entry)
         return supplies[0], supplies[1]
 
+    def __reduce__(self) -> str:
+        """Refuse to be copied: a copy would deal the same material again."""
+        raise TypeError("a dealer is not copied or written to files")
+
 
 @final
 class Supply:
@@ -199,6 +203,10 @@ class Supply:
     def __len__(self) -> int:
         """Return how many entries wait."""
         return len(self._waiting)
+
+    def __reduce__(self) -> str:
+        """Refuse to be copied: a copy would give the same material out again."""
+        raise TypeError("a supply of one-time material is not copied or written to files")
 
 
 def supplies_on_demand(

@@ -93,7 +93,7 @@ def sign(party: Party, z: Shared, material: Material, label: str = "sign") -> Sh
     demand, arrays = material.take(Sign, z.elements.size)
     public, _ = open_masked(party, z, demand.shift, arrays, label)
     c = _open_choice(party, demand.layout, public, arrays, z.elements.size, label)
-    return Shared(_chosen(party, c.astype(party.ring.dtype), arrays["bit"]).reshape(z.shape), 0)
+    return Shared(chosen(party, c.astype(party.ring.dtype), arrays["bit"]).reshape(z.shape), 0)
 
 
 def relu(party: Party, z: Shared, material: Material, label: str = "relu") -> Shared:
@@ -113,21 +113,19 @@ def relu(party: Party, z: Shared, material: Material, label: str = "relu") -> Sh
     for start in range(0, len(share), _BLOCK):
         cut = slice(start, start + _BLOCK)
         block = {name: arrays[name][cut] for name in _SELECTED if name in arrays}
-        share[cut] = _rectified(party, shift, public[cut], opened_top[cut], c[cut], block)
+        share[cut] = rectified(party, shift, public[cut], opened_top[cut], c[cut], block)
     return Shared(share.reshape(z.shape), z.fraction - shift)
 
 
-def _rectified(
+def rectified(
     party: Party, shift: int, public: Elements, opened_top: Elements, c: Elements, arrays: Mapping[str, np.ndarray]
 ) -> Elements:
-    """Return the share of M' b - b R' for b = c xor beta."""
+    """Return the share of M' b - b R' for b = c xor beta; `public` is M', or that less a public number."""
     ring, high, bit_high = party.ring, arrays["high" if shift else "mask"], arrays["bit_high"]
     if shift:
         high = high - lift_top(ring, arrays["top"], opened_top, shift)
         bit_high = bit_high - lift_top(ring, arrays["bit_top"], opened_top, shift)
-    c = c.astype(ring.dtype)
-    turned = ring.constant(1) - c - c
-    return ring.wrap(public * _chosen(party, c, arrays["bit"]) - (c * high + turned * bit_high))
+    return ring.wrap(selected(party, public, c.astype(ring.dtype), arrays["bit"], high, bit_high))
 
 
 def _open_choice(
@@ -139,10 +137,18 @@ def _open_choice(
     return unpack(opened[0], count)
 
 
-def _chosen(party: Party, c: Elements, bit: Elements) -> Elements:
-    """Return the share of c xor bit = c + (1 - 2c) bit."""
+def chosen(party: Party, c: Elements, bit: Elements) -> Elements:
+    """Return the share of b = c xor bit = c + (1 - 2c) bit, from the public c and shares of the bit that masked b."""
     share = (party.ring.constant(1) - c - c) * bit
     return party.ring.wrap(share + c if party.first else share)
+
+
+def selected(
+    party: Party, public: Elements, c: Elements, bit: Elements, mask: Elements, bit_mask: Elements
+) -> Elements:
+    """Return the share of b (public - mask), from shares of the mask and of the mask times the bit that masked b."""
+    turned = party.ring.constant(1) - c - c
+    return np.asarray(public * chosen(party, c, bit) - (c * mask + turned * bit_mask))
 
 
 def check_width(ring: Ring, shift: int, layout: Layout) -> None:

@@ -17,11 +17,12 @@ from edgeward.backends.mpc.offline.demand import Demand, Field, Values
 from edgeward.backends.mpc.offline.tuples import Material
 from edgeward.backends.mpc.party import Party
 from edgeward.backends.mpc.planes import plane_bytes, unpack
+from edgeward.backends.mpc.protocols.activation import chosen, rectified, selected
 from edgeward.backends.mpc.protocols.comparison_batch import at_least, batch_fields, complete_batch
 from edgeward.backends.mpc.protocols.comparison_layout import STANDARD, Layout
 from edgeward.backends.mpc.protocols.curve import Curve
 from edgeward.backends.mpc.protocols.lookup import deal_table, look_up, table_field
-from edgeward.backends.mpc.protocols.truncation import complete_mask, lift_top, mask_fields, open_masked
+from edgeward.backends.mpc.protocols.truncation import complete_mask, mask_fields, open_masked
 from edgeward.backends.mpc.ring import Elements, Ring
 from edgeward.backends.mpc.sharing import Shared
 from edgeward.core.errors import ConfigError
@@ -148,25 +149,8 @@ def _tail(
     party: Party, demand: Curved, public: Elements, opened_top: Elements, c: Elements, arrays: Mapping[str, np.ndarray]
 ) -> Elements:
     """Return the share of (above) x (what the activation is there, less `below`)."""
-    ring, shift, tailed = party.ring, demand.shift, demand.tailed
+    ring, tailed = party.ring, demand.tailed
     if tailed.above is not None:
         return ring.wrap(chosen(party, c, arrays["bit"][1]) * ring.constant(tailed.above - tailed.below))
-    high, bit_high = arrays["high" if shift else "mask"], arrays["bit_high"]
-    if shift:
-        high = high - lift_top(ring, arrays["top"], opened_top, shift)
-        bit_high = bit_high - lift_top(ring, arrays["bit_top"], opened_top, shift)
-    return selected(party, public - ring.constant(tailed.below), c, arrays["bit"][1], high, bit_high)
-
-
-def chosen(party: Party, c: Elements, bit: Elements) -> Elements:
-    """Return the share of b = c xor bit, from the public c and shares of the bit that masked it."""
-    share = (party.ring.constant(1) - c - c) * bit
-    return party.ring.wrap(share + c if party.first else share)
-
-
-def selected(
-    party: Party, public: Elements, c: Elements, bit: Elements, mask: Elements, bit_mask: Elements
-) -> Elements:
-    """Return the share of b (public - mask), from shares of the mask and of the mask times the bit that masked b."""
-    turned = party.ring.constant(1) - c - c
-    return np.asarray(public * chosen(party, c, bit) - (c * mask + turned * bit_mask))
+    own = {**arrays, "bit": arrays["bit"][1]}
+    return rectified(party, demand.shift, public - ring.constant(tailed.below), opened_top, c, own)

@@ -18,9 +18,9 @@ from edgeward.backends.mpc.offline.demand import Demand, Field, Values
 from edgeward.backends.mpc.offline.tuples import Material
 from edgeward.backends.mpc.party import Party
 from edgeward.backends.mpc.planes import plane_bytes, unpack
+from edgeward.backends.mpc.protocols.activation import chosen, selected
 from edgeward.backends.mpc.protocols.comparison_batch import at_least, batch_fields, complete_batch
 from edgeward.backends.mpc.protocols.comparison_layout import STANDARD, Layout
-from edgeward.backends.mpc.protocols.curved import chosen, selected
 from edgeward.backends.mpc.ring import Elements, Ring
 from edgeward.backends.mpc.sharing import Shared
 from edgeward.core.errors import ConfigError

@@ -24,7 +24,8 @@ from edgeward.native.prg import KEY_BYTES
 class Replicated:
     """A party's two of the three shares x_0 + x_1 + x_2 = x modulo 2^bits: party i holds `own` x_i and `next` x_(i+1).
 
-    Guarantee: the two shares are uniform and independent of the value (proved, when made by this room).
+    Guarantee: the two shares are independent of the value (proved, when made by this room): uniform, but for the share
+    of an entered value that is zero, and for the owner's own.
     """
 
     own: Elements

@@ -68,6 +68,7 @@ def simulate_three(
     def party(number: int, link: ChannelNeighbours) -> tuple[np.ndarray | None, Reading, Reading]:
         member = Member(number, plan.ring, link)
         held = hold(member, plan, lowered.model if number == MODEL else None)
+        link.meter.begin_rounds()
         before = link.meter.reading()
         answer = answer_batch(member, plan, held, records if number == RECORDS else None)
         return answer, before, link.meter.reading() - before
@@ -76,7 +77,7 @@ def simulate_three(
     answer = results[RECORDS][0]
     if answer is None:
         raise TypeError("the owner of the records always learns the answer")
-    (a, b, c) = (_table(plan, setup, online) for _, setup, online in results)
+    (a, b, c) = (metered_table(plan, setup, online) for _, setup, online in results)
     return TrioSimulation(answer, cost_tables(plan), (a, b, c))
 
 
@@ -111,7 +112,8 @@ def cost_tables(plan: Plan) -> Tables:
     """Return each party's declared cost, exact in bytes and rounds, without running anything.
 
     The parties send different amounts: party 0 does what a dealer would. Rounds of a layer are those by which the
-    longest chain of messages at whose end the party stands grows there.
+    longest chain of messages at whose end the party stands grows there; they begin anew after the setup, and with each
+    batch.
     """
     check_plan(plan)
     size, setup = plan.ring.element_bytes, list(rotation(KEY_BYTES, SEEDS))
@@ -120,12 +122,13 @@ def cost_tables(plan: Plan) -> Tables:
     online: list[Moves] = [from_one(RECORDS, math.prod(plan.input_shape) * size, INPUT)]
     online += [step_moves(plan.ring, step) for step in plan.steps]
     online.append(from_one((RECORDS + 1) % 3, math.prod(plan.output_shape) * size, RESULT))
-    before, after = play([move for moves in online for move in moves], setup)
-    a, b, c = (_table(plan, *readings) for readings in zip(before, after, strict=True))
+    _, before = play(setup)
+    _, after = play([move for moves in online for move in moves])
+    a, b, c = (metered_table(plan, *readings) for readings in zip(before, after, strict=True))
     return a, b, c
 
 
-def _table(plan: Plan, setup: Reading, online: Reading) -> CostTable:
+def metered_table(plan: Plan, setup: Reading, online: Reading) -> CostTable:
     """Return the traffic by step, with rows for the seeds, the records and the answer."""
     steps = {label_key(step.label): (step.label, step.layer, step.operator) for step in plan.steps}
     rows = {key: (key, "", key) for key in (SEEDS, INPUT)} | steps | {RESULT: (RESULT, "", RESULT)}

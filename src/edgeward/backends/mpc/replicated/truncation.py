@@ -66,9 +66,10 @@ def truncation_moves(ring: Ring, count: int, shift: int, label: str = "") -> Mov
 def truncate(member: Member, x: Replicated, shift: int, label: str = "truncate") -> Replicated:
     """Return shares of x / 2^shift rounded up or down, up with the dropped fraction as its probability.
 
-    Needs -2^(bits-2) <= x <= 2^(bits-2) - 2^shift. Exact for multiples of 2^shift, unbiased otherwise (the mask is
-    uniform); never wrong by a wrap, unlike the local truncation of the literature, which fails with probability
-    2^(1 + log|x| - bits) per value. Guarantee: see `Member`. Cost: `truncation_moves`.
+    Needs -2^(bits-2) <= x <= 2^(bits-2) - 2^shift. Exact for multiples of 2^shift; unbiased otherwise if the share of
+    parties 1 and 2 is uniform (what party 0 entered is rounded up until a message has shared it anew). Never wrong by a
+    wrap, unlike the local truncation of the literature, which fails with probability 2^(1 + log|x| - bits) per value.
+    Guarantee: see `Member`. Cost: `truncation_moves`.
     """
     if not shift:
         return x

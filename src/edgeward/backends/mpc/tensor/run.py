@@ -118,14 +118,16 @@ def simulate_function(
     return FunctionRun(results, metered, declared, tuple(asked.demands), asked.offline_bytes)
 
 
-def rehearsed(function: Function, arguments: Sequence[Given], *, ring: Ring | None = None) -> tuple[Demand, ...]:
+def rehearsed(
+    function: Function, arguments: Sequence[Given], *, ring: Ring | None = None, layout: Layout = STANDARD
+) -> tuple[Demand, ...]:
     """Return the material that two parties need for `function`, found by running it on zeros in this process.
 
-    A dealer deals these, and each party then calls `evaluate` with a `Pair` on its supply. What a function does must
-    not depend on revealed values, or it will ask for something else than was dealt (`SupplyError`).
+    A dealer deals these, and each party then calls `evaluate` with a `Pair` of the same layout on its supply. What a
+    function does must not depend on revealed values, or it will ask for something else than was dealt (`SupplyError`).
     """
     zeros = [Given(argument.shape, argument.owner, np.zeros(argument.shape)) for argument in arguments]
-    return simulate_function(function, zeros, ring=ring).demands
+    return simulate_function(function, zeros, ring=ring, layout=layout).demands
 
 
 def _three(

@@ -37,9 +37,9 @@ class SecretTensor:
 
     Arithmetic, comparison and indexing are NumPy's; public numbers, arrays and CPU tensors mix in. Every party must run
     the same operations in the same order, so that control may depend on public values only. Sums keep the fraction
-    bits of products; they are dropped where the next product, or an answer, needs it. A value must keep below
-    2^(width-1-f) where it is compared (2^15 by default) and below 2^(l-2-2f) otherwise (2^30); outside, results are
-    wrong without notice.
+    bits of products; they are dropped where the next product, or an answer, needs it. Every value, and every factor,
+    must keep below 2^(l-2-2f) (2^30 by default), and where it is compared below 2^(width-1-f) (2^15); outside, results
+    are wrong without notice.
 
     Guarantee: that of the parties' protocols (`Party`, `Member`); `reveal` gives the value away, and what follows from
     it. Unaudited.
@@ -108,11 +108,16 @@ class SecretTensor:
             self._short = self.protocols.truncate(self.value, shift)
         return self._short
 
+    def summand(self) -> Value:
+        """Return the shares to add up: with no more fraction bits than a product, which leave room for large sums."""
+        return self.value if self.value.fraction <= 2 * self.ring.fraction else self.short()
+
     def reveal(self, to: int | None = None) -> np.ndarray | None:
         """Return the numbers in float64 at party `to` and None elsewhere; without `to`, all parties learn them.
 
-        Guarantee: nothing but the value, rounded to the ring's fraction bits. Cost: one element each, 1 round, and a
-        truncation where the value is a product.
+        Guarantee: nothing but the value, rounded to the ring's fraction bits; up or down by chance, so that who
+        sees the same product computed and rounded many times learns more of its bits. Cost: one element each, 1 round,
+        and a truncation where the value is a product.
         """
         if to is not None and not 0 <= to < self.protocols.parties:
             raise ConfigError("no such party", expected=f"a number below {self.protocols.parties}", came=str(to))
@@ -150,8 +155,8 @@ class SecretTensor:
             parts = tuple(self.ring.wrap(u + v) for u, v in zip(a.parts, b.parts, strict=True))
             parents = [Parent(x, lambda g, shape=x.shape: narrowed(g, shape)) for x in (self, other)]  # type: ignore[misc]
             return SecretTensor(self.protocols, Value(parts, fraction), parents)
-        numbers = numbers_of(other)
-        value = self.value if whole(numbers) else lifted(self.ring, self.value, self.ring.fraction)
+        numbers, value = numbers_of(other), self.summand()
+        value = value if whole(numbers) else lifted(self.ring, value, self.ring.fraction)
         elements = encoded(self.ring, numbers, value.fraction)
         zero = np.zeros_like(elements)
         parts = tuple(
@@ -269,7 +274,8 @@ class SecretTensor:
         shape, axes = self.shape, _axes(axis, len(self.shape))
         kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
         out = kept if keepdims else tuple(n for i, n in enumerate(shape) if i not in axes) or (1,)
-        return self.moved(
+        terms = SecretTensor(self.protocols, self.summand(), [Parent(self, lambda g: g)])
+        return terms.moved(
             lambda part: self.ring.wrap(np.asarray(part.sum(axis=axes, dtype=part.dtype)).reshape(out)),
             lambda part: np.broadcast_to(part.reshape(kept), shape),
         )
@@ -293,11 +299,11 @@ class SecretTensor:
         """Return the product with public numbers: small ones get more fraction bits, whole ones none."""
         parent = Parent(self, lambda g: narrowed(g * numbers, self.shape))
         if whole(numbers):
-            value, places = self.value, 0
+            value, places = self.value if np.abs(numbers).max(initial=0) <= 1 else self.summand(), 0
         else:
             largest = float(np.abs(numbers).max(initial=2.0**-_MOST_SPARE))
             value = self.short()
-            places = self.ring.fraction + min(_MOST_SPARE, max(0, -math.floor(math.log2(largest))))
+            places = self.ring.fraction + min(_MOST_SPARE, max(0, math.floor(-math.log2(largest))))
         factor = encoded(self.ring, numbers, places)
         scaled = value.each(lambda part: self.ring.wrap(part * factor), value.fraction + places)
         return SecretTensor(self.protocols, scaled, [parent])
@@ -311,10 +317,8 @@ def constant(protocols: Protocols, numbers: Public) -> SecretTensor:
 
 
 def aligned(tensors: Sequence[SecretTensor]) -> tuple[list[Value], int]:
-    """Return the shares with equal fraction bits; those with more than a product's are truncated if others differ."""
-    ring, values = tensors[0].ring, [tensor.value for tensor in tensors]
-    if len({value.fraction for value in values}) > 1:
-        values = [tensor.short() if tensor.value.fraction > 2 * ring.fraction else tensor.value for tensor in tensors]
+    """Return the shares with equal fraction bits, not above a product's."""
+    ring, values = tensors[0].ring, [tensor.summand() for tensor in tensors]
     fraction = max(value.fraction for value in values)
     return [lifted(ring, value, fraction) for value in values], fraction
 

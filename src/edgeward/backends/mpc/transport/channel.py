@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Sequence
@@ -119,10 +120,17 @@ class Channel:
             self._fail(ChannelError(Failure.MALFORMED, expected=f"at most {limit} bytes", came=f"{count} bytes"))
         return self.receive((count,), np.uint8, label).tobytes()
 
+    def stirs(self, wait: float = 0.0) -> bool:
+        """Return within `wait` seconds whether the other party says something or is gone: `receive` then tells which.
+
+        Raises: `ChannelError` for a channel that has ended.
+        """
+        self._check()
+        return self._stream.stirs(wait)
+
     def check_quiet(self) -> None:
         """Raise `ChannelError` if the other party, which has nothing to say now, is gone or has stopped."""
-        self._check()
-        if self._stream.stirs():
+        if self.stirs():
             self._receive(memoryview(bytearray(0)), "nothing")
 
     def close(self) -> None:
@@ -143,6 +151,14 @@ class Channel:
     def abort(self) -> None:
         """Tell the other party that this one stops because of a failure, and free the socket; never raises."""
         self._end(ChannelError(Failure.CLOSED), notice=True)
+
+    def turn_away(self) -> None:
+        """Tell the other party that this one is busy with somebody else, and free the socket; never raises."""
+        with contextlib.suppress(ChannelError):
+            self._sender.send(Kind.BUSY, memoryview(b""), 0, 0, copy=False)
+            self._sender.close()
+            self._stream.finish(_LAST_WORDS_SECONDS)
+        self._end(ChannelError(Failure.CLOSED))
 
     def __enter__(self) -> Channel:
         """Return the channel."""
@@ -198,7 +214,7 @@ class Channel:
                 self._patience = _LAST_WORDS_SECONDS
                 self._incoming.skip_to_notice()
             except ChannelError as last:
-                error = last if last.reason in (Failure.ABORTED, Failure.FINISHED) else error
+                error = last if last.reason in (Failure.ABORTED, Failure.FINISHED, Failure.BUSY) else error
             finally:
                 self._receiving.release()
         if error.reason is Failure.GONE:

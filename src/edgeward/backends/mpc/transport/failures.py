@@ -21,6 +21,7 @@ class Failure(Enum):
     TIMED_OUT = "nothing came from the other party in time"
     ABORTED = "the other party stopped because of a failure of its own"
     FINISHED = "the other party has finished while more was expected of it"
+    BUSY = "the other party is at work with somebody else"
     MALFORMED = "what came is not a valid frame"
     OUT_OF_STEP = "the other party is at another step"
     CLOSED = "this channel is closed"
@@ -32,10 +33,11 @@ _FIXES = {
     Failure.FOREIGN: "check the address, and that both parties use TLS or neither does",
     Failure.VERSION: "install the same version of edgeward at both parties",
     Failure.DISAGREEMENT: "start both parties with the same model, settings and role names",
-    Failure.UNTRUSTED: "give the parties valid certificates of one `write_keys` call, and check the clocks",
+    Failure.UNTRUSTED: "give the parties valid certificates of one `edgeward secure keys` call, and check the clocks",
     Failure.GONE: "look at the other party's own message, then start the run again",
     Failure.TIMED_OUT: "look whether the other party still works, or allow it more time",
     Failure.ABORTED: "look at the other party's own message",
+    Failure.BUSY: "try again when that is done; one server serves one client at a time",
     Failure.MALFORMED: "start the run again; without TLS, check what is between the parties",
 }
 

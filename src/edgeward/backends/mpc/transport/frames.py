@@ -33,6 +33,7 @@ class Kind(IntEnum):
     DATA = 1
     ABORT = 2
     BYE = 3
+    BUSY = 4
 
 
 @final
@@ -150,6 +151,8 @@ class Incoming:
             raise ChannelError(Failure.ABORTED)
         if header.kind is Kind.BYE:
             raise ChannelError(Failure.FINISHED)
+        if header.kind is Kind.BUSY:
+            raise ChannelError(Failure.BUSY)
         return header
 
     def skip_to_notice(self) -> None:

@@ -105,6 +105,15 @@ class Meter:
             counts[3] += 1
             counts[6] += wire_bytes(payload)
 
+    def begin_rounds(self) -> None:
+        """Count rounds from here on as if nothing had been sent or received yet; what was counted stays.
+
+        For a party with several channels, at a moment when all that was sent to it has been received, and only if the
+        others do the same.
+        """
+        with self._lock:
+            self._deepest, self._deepest_sent, self._deepest_received = 0, 0, 0
+
     def reading(self) -> Reading:
         """Return the counts of this moment."""
         with self._lock:

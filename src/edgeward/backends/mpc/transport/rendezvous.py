@@ -7,13 +7,14 @@ import ipaddress
 import socket
 import struct
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import final
 
 from edgeward.backends.mpc.transport.channel import Channel
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
+from edgeward.backends.mpc.transport.meter import Meter
 from edgeward.backends.mpc.transport.network import Network
 from edgeward.backends.mpc.transport.stream import Deadline, SocketStream, Stream
 from edgeward.backends.mpc.transport.tls import Credentials, not_of, secure
@@ -34,7 +35,7 @@ class Meeting:
 
     Args: `party`, `peer`: numbers below 256; `peer_name`: the name in the peer's certificate; `session`: SHA-256 of
     all that both must have equal (network, formats, protocols); `credentials`: None only between processes of one
-    machine; `timeout`: as of `Channel`; `greeting_timeout`: seconds for handshake and greeting together.
+    machine; `timeout`, `meter`: as of `Channel`; `greeting_timeout`: seconds for handshake and greeting together.
     """
 
     party: int
@@ -45,6 +46,7 @@ class Meeting:
     timeout: float = 60.0
     greeting_timeout: float = 10.0
     network: Network | None = None
+    meter: Meter | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers and digests that do not fit."""
@@ -86,8 +88,11 @@ class Listener:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
             self._socket = socket.create_server((host, port), family=family)
         except OSError as error:
-            raise ConfigError(f"cannot listen at {host}:{port}", came=error.strerror or "an error") from None
+            fix = "end the program that listens there, or name another port"
+            came = error.strerror or "an error"
+            raise ConfigError(f"cannot listen at {host}:{port}", came=came, fix=fix) from None
         self.port: int = self._socket.getsockname()[1]
+        self.address = f"{host}:{self.port}"
         if meeting.credentials is None:
             try:
                 _require_this_machine(self._socket.getsockname()[0])
@@ -95,18 +100,39 @@ class Listener:
                 self.close()
                 raise
 
-    def accept(self, *, patience: float = 30.0, without: Collection[int] = ()) -> Channel:
-        """Return a channel to the next party that comes; those `without` are refused as disagreeing.
+    def accept(self, *, patience: float = 30.0) -> Channel:
+        """Return a channel to the next party that comes.
 
         Raises: `ChannelError`, `ConfigError`.
         """
+        connection = self.knock(patience)
+        if connection is None:
+            raise ChannelError(Failure.UNREACHABLE, expected=f"a party within {patience:g} s", came="nobody")
+        return self.greet(connection)
+
+    def knock(self, patience: float) -> socket.socket | None:
+        """Return the connection of whoever comes next, or None when nobody came. Raises: `ChannelError`."""
         self._socket.settimeout(patience)
         try:
-            connection, _ = self._socket.accept()
+            return self._socket.accept()[0]
+        except TimeoutError:
+            return None
         except OSError as error:
-            came = "nobody" if isinstance(error, TimeoutError) else (error.strerror or "an error")
-            raise ChannelError(Failure.UNREACHABLE, expected=f"a party within {patience:g} s", came=came) from None
-        return _meet(connection, [m for m in self._meetings if m.peer not in without], server=True)
+            raise ChannelError(
+                Failure.UNREACHABLE, expected="a connection", came=error.strerror or "an error"
+            ) from None
+
+    def greet(self, connection: socket.socket) -> Channel:
+        """Return a channel to the party at the other end of `connection`; threads may greet at once.
+
+        Raises: `ChannelError`, `ConfigError`.
+        """
+        return _meet(connection, self._meetings, server=True)
+
+    def wake(self) -> None:
+        """Have a thread in `knock` return."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Stop listening."""
@@ -188,7 +214,14 @@ def _meet(connection: socket.socket, meetings: Sequence[Meeting], *, server: boo
             stream.finish(0.2)
         stream.release()
         raise error
-    return Channel(stream, party=meeting.party, peer=meeting.peer, timeout=meeting.timeout, network=meeting.network)
+    return Channel(
+        stream,
+        party=meeting.party,
+        peer=meeting.peer,
+        timeout=meeting.timeout,
+        network=meeting.network,
+        meter=meeting.meter,
+    )
 
 
 def _require_this_machine(address: str) -> None:

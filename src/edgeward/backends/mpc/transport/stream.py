@@ -31,8 +31,8 @@ class Stream(ABC):
         """Fill a part of `view` and return its bytes, 0 at the end of the stream. Raises like `push`."""
 
     @abstractmethod
-    def stirs(self) -> bool:
-        """Return at once whether there is something to receive, or the end of the stream."""
+    def stirs(self, wait: float = 0.0) -> bool:
+        """Return within `wait` seconds whether there is something to receive, or the end of the stream."""
 
     @abstractmethod
     def finish(self, linger: float) -> None:
@@ -96,10 +96,10 @@ class SocketStream(Stream):
         self.received += count
         return count
 
-    def stirs(self) -> bool:
+    def stirs(self, wait: float = 0.0) -> bool:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(poll.poll(wait * 1000))
 
     def finish(self, linger: float) -> None:
         until, scrap = time.monotonic() + linger, memoryview(bytearray(_DRAIN_BYTES))

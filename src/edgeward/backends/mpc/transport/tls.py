@@ -34,7 +34,10 @@ class Credentials:
         """
         paths = [self.folder / name for name in (AUTHORITY, CERTIFICATE, KEY)]
         missing = [path.name for path in paths if not path.is_file()]
-        fix = "make the folder with `write_keys`"
+        fix = "make the folder with `edgeward secure keys`"
+        within = sorted(path.parent.name for path in self.folder.glob(f"*/{KEY}"))
+        if within:
+            fix = "name one party's folder: " + ", ".join(f"'{self.folder / name}'" for name in within)
         if missing:
             raise ConfigError(
                 f"'{self.folder}' holds no credentials", expected=", ".join(missing), came="no such file", fix=fix
@@ -135,10 +138,10 @@ class TlsStream(Stream):
                     raise _refusal(error) from None
             self._feed(timeout)
 
-    def stirs(self) -> bool:
+    def stirs(self, wait: float = 0.0) -> bool:
         with self._lock:
             held = self._tls.pending() + self._incoming.pending
-        return bool(held) or self._stream.stirs()
+        return bool(held) or self._stream.stirs(wait)
 
     def finish(self, linger: float) -> None:
         self._stream.finish(linger)
@@ -191,9 +194,11 @@ def _refusal(error: ssl.SSLError) -> ChannelError:
         )
     if isinstance(error, ssl.SSLEOFError):
         return ChannelError(Failure.GONE, expected="a TLS handshake", came="the end of the connection")
+    if "did not return a certificate" in reason:
+        # No party of ours comes without one.
+        return ChannelError(Failure.FOREIGN, expected="a certificate", came="none")
     if "certificate" in reason or "unknown ca" in reason:
-        given = f"our certificate was refused: {reason.removeprefix('tlsv1 ').removeprefix('tlsv13 ')}"
-        came = "no certificate" if "did not return" in reason else given
+        came = f"our certificate was refused: {reason.removeprefix('tlsv1 ').removeprefix('tlsv13 ')}"
         return ChannelError(Failure.UNTRUSTED, expected="certificates of one authority", came=came)
     if any(word in reason for word in ("wrong version", "http request", "unknown protocol", "unsupported protocol")):
         return ChannelError(Failure.FOREIGN, expected="TLS 1.3", came=reason)
