@@ -208,8 +208,10 @@ def test_an_interrupt_stops_all_three_with_a_word(three, tmp_path):
         two.send_signal(signal.SIGINT)
         at = time.monotonic()
         outputs = [process.communicate(timeout=60) for process in (two, one, three_)]
-        assert time.monotonic() - at < 40
+        assert time.monotonic() - at < 10
         assert [process.returncode for process in (two, one, three_)] == [130, 1, 1]
     assert "the other parties were told" in outputs[0][1]
-    assert all("stopped because of a failure" in out[1] for out in outputs[1:])
+    # An interrupt in the middle of a frame leaves no place for a word: then the connection just ends.
+    words = "stopped because of a failure", "the connection to the other party broke"
+    assert all(any(word in out[1] for word in words) for out in outputs[1:]), [out[1][-500:] for out in outputs]
     assert not (tmp_path / "y.npy").exists()
