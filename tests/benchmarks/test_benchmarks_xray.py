@@ -97,21 +97,20 @@ def test_shifts_leave_the_shape_and_repeat():
 
 
 def test_a_rewritten_network_learns_the_answers_of_its_reference(tmp_path, monkeypatch):
-    x = images(64, 8)
-    y = (x.mean((1, 2, 3)) > 0.5).long()
+    x = images(64, 1) + 0.1 * images(64, 8)
+    y = (x.mean((1, 2, 3)) > 0.55).long()
     asked = []
     monkeypatch.setattr(training, "records", lambda part: asked.append(part) or (x, y))
     monkeypatch.setattr(training, "CANDIDATES", {REFERENCE: small, "rewritten": small})
-    quick = Schedule(epochs=2, batch=16, rate=1e-2)
+    quick = Schedule(epochs=20, batch=16, rate=1e-2)
     monkeypatch.setattr(training, "SCHEDULES", {REFERENCE: quick, "rewritten": quick})
     figures = training.train("rewritten", 0, tmp_path)
     assert figures["records"] == 64 * (VARIED + MIXED)
     assert json.loads((tmp_path / "rewritten-0.json").read_text()) == figures
     assert set(asked) == {"train"}
     teacher, student = (training.trained(name, 0, tmp_path) for name in (REFERENCE, "rewritten"))
-    start = small()
-    far = (judging.scores(start, x) - judging.scores(teacher, x)).abs().mean()
-    assert (judging.scores(student, x) - judging.scores(teacher, x)).abs().mean() < far
+    found, right = (judging.scores(module, x).numpy() for module in (student, teacher))
+    assert np.corrcoef(found, right)[0, 1] > 0.9
     asked.clear()
     assert training.train("rewritten", 0, tmp_path) == figures
     assert not asked
