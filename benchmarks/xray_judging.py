@@ -7,8 +7,7 @@ holds if the choice is not the reference, and its mean AUROC on test records at 
 
 An earlier rule asked for that on the average over `SHIFTS` only. It was written before any test record was scored and
 chose `mobilenet_v2-hourglass-wide`, which trailed by 2.5 points on test records. "Every one" was put for "the average"
-after that had been seen, and before a test record was scored by the candidates trained since: `densenet121-hourglass`
-and `mobilenet_v2-crossed`.
+after that had been seen, and before a test record was scored by the candidate trained since, `densenet121-hourglass`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
