@@ -17,13 +17,13 @@ REPEATS, PEER_REPEATS = 7, 3
 TRUST = "semi-honest, static, one of two parties; the dealer (peers: the first party) is trusted for the random tuples"
 
 
-def compare(play: Play, task: Task) -> dict[str, Any]:
+def compare(play: Play, task: Task, repeats: int | None = None) -> dict[str, Any]:
     """Run ours without and with TLS and every installed peer, one after the other; return rows and ratios.
 
-    Seconds are the best of several runs, medians stand beside them. Ours has its tuples dealt before ("online") or
-    counted in ("with_preprocessing": dealing, delivering and preparing, one after the other); a peer makes its tuples
-    while it runs, so its one time stands against both. `seconds_messages_alone` is the floor under ours: the same
-    messages without any computing; `seconds_busy` is what a party's processor worked.
+    Seconds are the best of several runs (`repeats` of all, where given), medians stand beside them. Ours has its tuples
+    dealt before ("online") or counted in ("with_preprocessing": dealing, delivering and preparing, one after the
+    other); a peer makes its tuples while it runs, so its one time stands against both. `seconds_messages_alone` is the
+    floor under ours: the same messages without any computing; `seconds_busy` is what a party's processor worked.
     Raises: `UserError` where CrypTen is not installed.
     """
     if not PEERS["crypten"].installed:
@@ -33,15 +33,15 @@ def compare(play: Play, task: Task) -> dict[str, Any]:
             fix="python -m benchmarks.peers --install",
         )
     load = os.getloadavg()[0]
-    plain = run_play(play, REPEATS)
-    messages = run_play(ExchangePlay(tuple(plain.sent.values())), REPEATS)
+    plain = run_play(play, repeats or REPEATS)
+    messages = run_play(ExchangePlay(tuple(plain.sent.values())), repeats or REPEATS)
     rows: dict[str, dict[str, Any]] = {
         "ours": figures(plain, task),
-        "ours_tls": figures(run_play(play, REPEATS, tls=True), task, tls=True),
+        "ours_tls": figures(run_play(play, repeats or REPEATS, tls=True), task, tls=True),
     }
     rows["ours"]["seconds_messages_alone"] = messages.best("online")
     for name, peer in PEERS.items():
-        rows[name] = at(peer, task.with_repeats(PEER_REPEATS))
+        rows[name] = at(peer, task.with_repeats(repeats or PEER_REPEATS))
         if name == "crypten" and "seconds" not in rows[name]:
             raise UserError("CrypTen did not run", came=rows[name].get("failed", "no figures"), fix="install it anew")
     against = {name: ratios(rows["ours"], rows[name]) for name in PEERS if "seconds" in rows[name]}

@@ -20,6 +20,8 @@ from edgeward.backends.mpc.ring import Elements, Ring
 from edgeward.backends.mpc.sharing import Shared
 from edgeward.core.errors import ConfigError
 
+_BLOCK = 1 << 15
+
 
 @final
 @dataclass(frozen=True)
@@ -64,14 +66,25 @@ def open_masked(
     party: Party, z: Shared, shift: int, material: Mapping[str, np.ndarray], label: str
 ) -> tuple[Elements, Elements]:
     """Open z + 2^(l-2) + r; return the public M' and m's top bit as 0/1. One round, one element each."""
-    ring, share = party.ring, z.elements.reshape(-1) + material["mask"]
-    offset = 1 << (ring.bits - 2) if shift else 0
-    if party.first:
-        share += ring.constant(offset)
-    m = party.open_elements(ring.wrap(share), f"{label}/open")
+    return unmasked(party.ring, _open_offset(party, z, shift, material["mask"], label), shift)
+
+
+def unmasked(ring: Ring, m: Elements, shift: int) -> tuple[Elements, Elements]:
+    """Return M' = floor(m / 2^f) without the offset, and m's top bit as 0/1."""
     public = m >> m.dtype.type(shift)
-    public -= ring.constant(offset >> shift)
+    public -= ring.constant(_offset(ring, shift) >> shift)
     return ring.wrap(public), m >> m.dtype.type(ring.bits - 1)
+
+
+def _open_offset(party: Party, z: Shared, shift: int, mask: Elements, label: str) -> Elements:
+    share = z.elements.reshape(-1) + mask
+    if party.first:
+        share += party.ring.constant(_offset(party.ring, shift))
+    return party.open_elements(party.ring.wrap(share), f"{label}/open")
+
+
+def _offset(ring: Ring, shift: int) -> int:
+    return 1 << (ring.bits - 2) if shift else 0
 
 
 def lift_top(ring: Ring, top: np.ndarray, opened_top: Elements, shift: int) -> Elements:
@@ -91,12 +104,21 @@ def truncate(party: Party, z: Shared, material: Material, label: str = "truncate
     Guarantee: see `Party`; the one opened value is masked by a uniform element used once. Cost: `Truncation.cost`.
     """
     demand, arrays = material.take(Truncation, z.elements.size)
-    public, opened_top = open_masked(party, z, demand.shift, arrays, label)
-    if demand.shift == 0:
+    m = _open_offset(party, z, demand.shift, arrays["mask"], label)
+    # In blocks that stay in the cache: memory, not arithmetic, bounds this.
+    for start in range(0, m.size, _BLOCK):
+        cut = slice(start, start + _BLOCK)
+        m[cut] = _truncated(party, m[cut], demand.shift, {name: array[cut] for name, array in arrays.items()})
+    return Shared(m.reshape(z.shape), z.fraction - demand.shift)
+
+
+def _truncated(party: Party, m: Elements, shift: int, arrays: Mapping[str, np.ndarray]) -> Elements:
+    public, opened_top = unmasked(party.ring, m, shift)
+    if shift == 0:
         share = -arrays["mask"]
     else:
-        share = lift_top(party.ring, arrays["top"], opened_top, demand.shift)
+        share = lift_top(party.ring, arrays["top"], opened_top, shift)
         share -= arrays["high"]
     if party.first:
         share += public
-    return Shared(party.ring.wrap(share).reshape(z.shape), z.fraction - demand.shift)
+    return party.ring.wrap(share)
