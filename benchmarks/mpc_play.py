@@ -98,13 +98,11 @@ class MatmulPlay(Play):
         return (product, Truncation(m * n, FRACTION)) if self.truncated else (product,)
 
     def prepare(self, state: Party, supply: Supply) -> list[Material]:
-        product, *truncation = (supply.draw(demand) for demand in self.demands())
-        return [prepare_product(state, product), *truncation]
+        return [prepare_product(state, *(supply.draw(demand) for demand in self.demands()))]
 
     def run(self, state: Party, ready: list[Material]) -> Shared:
         x, y = (Shared(pair[state.number], FRACTION) for pair in (self.x, self.y))
-        z = matrix_multiply(state, x, y, ready[0])
-        return truncate(state, z, ready[1]) if self.truncated else z
+        return matrix_multiply(state, x, y, ready[0])
 
 
 @final

@@ -1,6 +1,7 @@
 """Products of secret matrices: exact for every mask, the same messages prepared or not, uniform whatever the input."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from edgeward.backends.mpc.offline.tuples import Dealer, Material
+from edgeward.backends.mpc.cost import Cost
+from edgeward.backends.mpc.offline.tuples import Dealer, Material, SupplyError
 from edgeward.backends.mpc.protocols.matrices import MatrixProduct, matrix_multiply, prepare_product
+from edgeward.backends.mpc.protocols.truncation import Truncation
 from edgeward.backends.mpc.rehearsal import rehearse, run_two
 from edgeward.backends.mpc.ring import Ring
 from edgeward.backends.mpc.sharing import Shared, reconstruct, share
@@ -92,3 +95,29 @@ def test_other_shapes_are_refused():
     x = share(ring, ring.from_integers(np.ones((2, 3))))
     with pytest.raises(ConfigError, match="other shapes"):
         rehearse(ring, [demand], lambda party, s: product(party, x, x, s.draw(demand), True))
+
+
+@pytest.mark.parametrize(("bits", "shift"), [(64, 16), (64, 0), (40, 7), (8, 3)])
+def test_a_truncation_given_in_advance_follows(bits, shift):
+    """The same value as a product and `truncate` on it, up to the one unit that truncation leaves open."""
+    ring, demands = Ring(bits, 0), [MatrixProduct(3, 5, 4, 2), Truncation(24, shift)]
+    draws, bound = np.random.default_rng(bits + shift), math.isqrt(2 ** (bits - 3) // 5)
+    x, y = (draws.integers(-bound, bound, shape, endpoint=True) for shape in ((2, 3, 5), (2, 5, 4)))
+    xs, ys = (share(ring, ring.from_integers(values)) for values in (x, y))
+
+    def program(party, supply):
+        material = prepare_product(party, *(supply.draw(demand) for demand in demands))
+        return matrix_multiply(party, xs[party.number], ys[party.number], material)
+
+    outcome = rehearse(ring, demands, program)
+    assert {result.fraction for result in outcome.results} == {-shift}
+    excess = ring.signed(reconstruct(ring, *outcome.results)) - ((x @ y) >> shift)
+    assert set(np.unique(excess)) <= ({0, 1} if shift else {0})
+    cost = sum((demand.cost(ring) for demand in demands), Cost())
+    assert {(meter.sent, meter.rounds) for meter in outcome.meters} == {(cost.bytes, cost.rounds)}
+
+
+def test_a_truncation_of_another_size_is_refused():
+    ring, demands = Ring(64, 0), [MatrixProduct(2, 2, 2), Truncation(5, 16)]
+    with pytest.raises(SupplyError, match="something else"):
+        rehearse(ring, demands, lambda party, s: prepare_product(party, *(s.draw(demand) for demand in demands)))

@@ -23,9 +23,12 @@ from edgeward.backends.mpc.offline.demand import Demand, Field, Values
 from edgeward.backends.mpc.offline.tuples import Material
 from edgeward.backends.mpc.party import Party
 from edgeward.backends.mpc.products import matmul
+from edgeward.backends.mpc.protocols.truncation import mask_onto, open_truncated
 from edgeward.backends.mpc.ring import Elements, Ring
 from edgeward.backends.mpc.sharing import Shared
 from edgeward.core.errors import ConfigError
+
+_OWN = "truncation/"
 
 
 @final
@@ -58,18 +61,27 @@ def stacked_product(ring: Ring, a: Elements, b: Elements, onto: Elements | None 
     return matmul(np.ascontiguousarray(a), np.ascontiguousarray(b), ring, onto)
 
 
-def prepare_product(party: Party, material: Material) -> Material:
-    """Do the part of `matrix_multiply` that needs no input, one of its two ring products; uses `material` up."""
+def prepare_product(party: Party, material: Material, truncation: Material | None = None) -> Material:
+    """Do the part of `matrix_multiply` that needs no input, one of its two ring products; uses the material up.
+
+    With `truncation` for the product's elements it comes out truncated: the mask is added here.
+    """
     _, arrays = material.take(MatrixProduct)
-    return material.renewed(_prepared(party, arrays))
+    ready = _prepared(party, arrays)
+    if truncation is not None:
+        ready |= {_OWN + name: array for name, array in mask_onto(party, ready["c"], truncation).items()}
+        ready["shift"] = np.array([truncation.demand.shift])  # type: ignore[attr-defined]
+    return material.renewed(ready)
 
 
 def matrix_multiply(party: Party, x: Shared, y: Shared, material: Material, label: str = "matmul") -> Shared:
     """Return shares of x y for secret matrices, [m, k] and [k, n] or stacks of them; fraction bits add up.
 
-    `material` may come from `prepare_product` (then one ring product is left) or straight from the supply.
+    `material` may come from `prepare_product` (then one ring product is left; a truncation given there follows, as
+    `truncate` does it) or straight from the supply.
 
-    Guarantee: see `Party`; both are opened under masks used once. Cost: count k (m + n) elements, 1 round.
+    Guarantee: see `Party`; both are opened under masks used once. Cost: count k (m + n) elements, 1 round, and the
+    truncation's.
     """
     demand, t = material.take(MatrixProduct)
     stacks = (demand.count, demand.m, demand.k), (demand.count, demand.k, demand.n)
@@ -84,7 +96,13 @@ def matrix_multiply(party: Party, x: Shared, y: Shared, material: Material, labe
     right = t["turned"]
     right[:, : demand.k] += f
     share = ring.wrap(stacked_product(ring, _left(_even(e, 2), _even(t["a"], 2), party.first), right, t["c"]))
-    return Shared(share[0] if single else share, x.fraction + y.fraction)
+    fraction = x.fraction + y.fraction
+    if "shift" in t:
+        own = {name.removeprefix(_OWN): array for name, array in t.items() if name.startswith(_OWN)}
+        shift = int(t["shift"][0])
+        truncated = open_truncated(party, share.reshape(-1), shift, own, f"{label}/truncate")
+        share, fraction = truncated.reshape(share.shape), fraction - shift
+    return Shared(share[0] if single else share, fraction)
 
 
 def _prepared(party: Party, t: Values) -> dict[str, np.ndarray]:

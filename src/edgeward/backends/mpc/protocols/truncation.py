@@ -66,7 +66,8 @@ def open_masked(
     party: Party, z: Shared, shift: int, material: Mapping[str, np.ndarray], label: str
 ) -> tuple[Elements, Elements]:
     """Open z + 2^(l-2) + r; return the public M' and m's top bit as 0/1. One round, one element each."""
-    return unmasked(party.ring, _open_offset(party, z, shift, material["mask"], label), shift)
+    masked = _masked(party, z.elements.reshape(-1), shift, material["mask"])
+    return unmasked(party.ring, party.open_elements(masked, f"{label}/open"), shift)
 
 
 def unmasked(ring: Ring, m: Elements, shift: int) -> tuple[Elements, Elements]:
@@ -76,11 +77,11 @@ def unmasked(ring: Ring, m: Elements, shift: int) -> tuple[Elements, Elements]:
     return ring.wrap(public), m >> m.dtype.type(ring.bits - 1)
 
 
-def _open_offset(party: Party, z: Shared, shift: int, mask: Elements, label: str) -> Elements:
-    share = z.elements.reshape(-1) + mask
+def _masked(party: Party, z: Elements, shift: int, mask: Elements) -> Elements:
+    share = z + mask
     if party.first:
         share += party.ring.constant(_offset(party.ring, shift))
-    return party.open_elements(party.ring.wrap(share), f"{label}/open")
+    return party.ring.wrap(share)
 
 
 def _offset(ring: Ring, shift: int) -> int:
@@ -104,12 +105,33 @@ def truncate(party: Party, z: Shared, material: Material, label: str = "truncate
     Guarantee: see `Party`; the one opened value is masked by a uniform element used once. Cost: `Truncation.cost`.
     """
     demand, arrays = material.take(Truncation, z.elements.size)
-    m = _open_offset(party, z, demand.shift, arrays["mask"], label)
+    masked = _masked(party, z.elements.reshape(-1), demand.shift, arrays["mask"])
+    share = open_truncated(party, masked, demand.shift, arrays, label)
+    return Shared(share.reshape(z.shape), z.fraction - demand.shift)
+
+
+def mask_onto(party: Party, share: Elements, material: Material) -> dict[str, np.ndarray]:
+    """Add the mask of a truncation to `share`, in place, before the rest of the value is known; uses `material` up.
+
+    Returns the arrays that `open_truncated` needs then.
+    """
+    demand, arrays = material.take(Truncation, share.size)
+    share += arrays["mask"].reshape(share.shape)
+    if party.first:
+        share += party.ring.constant(_offset(party.ring, demand.shift))
+    return arrays
+
+
+def open_truncated(
+    party: Party, masked: Elements, shift: int, arrays: Mapping[str, np.ndarray], label: str
+) -> Elements:
+    """Open z + 2^(l-2) + r, whose share is `masked`, and return the share of z / 2^shift. See `truncate`."""
+    m = party.open_elements(masked, f"{label}/open")
     # In blocks that stay in the cache: memory, not arithmetic, bounds this.
     for start in range(0, m.size, _BLOCK):
         cut = slice(start, start + _BLOCK)
-        m[cut] = _truncated(party, m[cut], demand.shift, {name: array[cut] for name, array in arrays.items()})
-    return Shared(m.reshape(z.shape), z.fraction - demand.shift)
+        m[cut] = _truncated(party, m[cut], shift, {name: array[cut] for name, array in arrays.items()})
+    return m
 
 
 def _truncated(party: Party, m: Elements, shift: int, arrays: Mapping[str, np.ndarray]) -> Elements:
