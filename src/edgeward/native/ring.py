@@ -41,7 +41,8 @@ def matmul(a: Words, b: Words, bits: int, variant: str | None = None, onto: Word
 
     Shapes: `a` [..., m, k], `b` [..., k, n], leading dimensions broadcast; words of `bits` (32 or 64) bits, signed or
     not, NumPy or PyTorch on the CPU; the result has the kind of `a`. `variant` names a form, the first by default.
-    `onto`, of the result's shape and contiguous: the product is added to it, in place, and it is returned.
+    `onto`, of the result's shape and contiguous and apart from `a` and `b`: the product is added to it, in place, and
+    it is returned.
     Guarantee: every form gives the same bits; neither branches nor addresses depend on the values (reviewed, not
     measured; "portable" is PyTorch's product, for which this is assumed). Cost: m k n multiply-adds, one thread.
     Errors: `ConfigError` for words or shapes that do not fit, `MemoryError`.

@@ -69,8 +69,8 @@ def prepare_product(party: Party, material: Material, truncation: Material | Non
     _, arrays = material.take(MatrixProduct)
     ready = _prepared(party, arrays)
     if truncation is not None:
-        ready |= {_OWN + name: array for name, array in mask_onto(party, ready["c"], truncation).items()}
-        ready["shift"] = np.array([truncation.demand.shift])  # type: ignore[attr-defined]
+        shift, own = mask_onto(party, ready["c"], truncation)
+        ready |= {"shift": np.array([shift]), **{_OWN + name: array for name, array in own.items()}}
     return material.renewed(ready)
 
 

@@ -67,10 +67,10 @@ def open_masked(
 ) -> tuple[Elements, Elements]:
     """Open z + 2^(l-2) + r; return the public M' and m's top bit as 0/1. One round, one element each."""
     masked = _masked(party, z.elements.reshape(-1), shift, material["mask"])
-    return unmasked(party.ring, party.open_elements(masked, f"{label}/open"), shift)
+    return _unmasked(party.ring, party.open_elements(masked, f"{label}/open"), shift)
 
 
-def unmasked(ring: Ring, m: Elements, shift: int) -> tuple[Elements, Elements]:
+def _unmasked(ring: Ring, m: Elements, shift: int) -> tuple[Elements, Elements]:
     """Return M' = floor(m / 2^f) without the offset, and m's top bit as 0/1."""
     public = m >> m.dtype.type(shift)
     public -= ring.constant(_offset(ring, shift) >> shift)
@@ -110,16 +110,16 @@ def truncate(party: Party, z: Shared, material: Material, label: str = "truncate
     return Shared(share.reshape(z.shape), z.fraction - demand.shift)
 
 
-def mask_onto(party: Party, share: Elements, material: Material) -> dict[str, np.ndarray]:
+def mask_onto(party: Party, share: Elements, material: Material) -> tuple[int, dict[str, np.ndarray]]:
     """Add the mask of a truncation to `share`, in place, before the rest of the value is known; uses `material` up.
 
-    Returns the arrays that `open_truncated` needs then.
+    Returns the shift and the arrays that `open_truncated` needs then.
     """
     demand, arrays = material.take(Truncation, share.size)
     share += arrays["mask"].reshape(share.shape)
     if party.first:
         share += party.ring.constant(_offset(party.ring, demand.shift))
-    return arrays
+    return demand.shift, arrays
 
 
 def open_truncated(
@@ -135,7 +135,7 @@ def open_truncated(
 
 
 def _truncated(party: Party, m: Elements, shift: int, arrays: Mapping[str, np.ndarray]) -> Elements:
-    public, opened_top = unmasked(party.ring, m, shift)
+    public, opened_top = _unmasked(party.ring, m, shift)
     if shift == 0:
         share = -arrays["mask"]
     else:
