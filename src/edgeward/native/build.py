@@ -139,6 +139,12 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.edgeward_beaver_and.restype = None
     library.edgeward_look_up_chunks.argtypes = [address, count, ctypes.c_uint8, *[address] * 4, count]
     library.edgeward_look_up_chunks.restype = None
+    library.edgeward_shares_truncate.argtypes = [small, small, *[address] * 4, count, small, small, small]
+    library.edgeward_shares_truncate.restype = None
+    library.edgeward_shares_turn.argtypes = [small, *[address] * 3, count, count, small]
+    library.edgeward_shares_turn.restype = None
+    library.edgeward_shares_add.argtypes = [small, *[address] * 3, count]
+    library.edgeward_shares_add.restype = None
     library.edgeward_dcf_supports.argtypes = []
     library.edgeward_dcf_supports.restype = small
     library.edgeward_dcf_hash.argtypes = [*[address] * 3, count]

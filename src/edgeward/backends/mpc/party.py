@@ -70,12 +70,16 @@ class Party:
 
     def open_all(self, mine: Sequence[Elements], labels: Sequence[str]) -> list[Elements]:
         """Return what the shares in `mine` make, all opened in one round. Cost: one element each."""
-        sent = [np.ascontiguousarray(part, self.ring.dtype) for part in mine]
-        came = self.link.exchange_all(sent, labels)[::-1]
+        pairs = self.swap_all(mine, labels)[::-1]
         # Given back one by one: together they may be as large as a model.
+        return [_sum(self.ring, *pairs.pop()) for _ in mine]
+
+    def swap_all(self, mine: Sequence[Elements], labels: Sequence[str]) -> list[tuple[Elements, Elements]]:
+        """Return each share sent with the share that came: `open_all` for a caller that adds them on its way."""
+        sent = [np.ascontiguousarray(part, self.ring.dtype) for part in mine]
+        came = self.link.exchange_all(sent, labels)
         return [
-            _sum(self.ring, part, _same_place(part, came.pop(), label))
-            for part, label in zip(sent, labels, strict=True)
+            (part, _same_place(part, other, label)) for part, other, label in zip(sent, came, labels, strict=True)
         ]
 
     def reveal(self, x: Shared, label: str = "result") -> Elements:

@@ -27,6 +27,7 @@ from edgeward.backends.mpc.protocols.truncation import mask_onto, open_truncated
 from edgeward.backends.mpc.ring import Elements, Ring
 from edgeward.backends.mpc.sharing import Shared
 from edgeward.core.errors import ConfigError
+from edgeward.native.shares import add_both, turn_factor
 
 _OWN = "truncation/"
 
@@ -92,10 +93,10 @@ def matrix_multiply(party: Party, x: Shared, y: Shared, material: Material, labe
         t = _prepared(party, t)
     ring = party.ring
     masked = ring.wrap(x.elements.reshape(stacks[0]) - t["a"]), ring.wrap(y.elements.reshape(stacks[1]) - t["b"])
-    e, f = party.open_all(masked, [label, label])
-    right = t["turned"]
-    right[:, : demand.k] += f
-    share = ring.wrap(stacked_product(ring, _left(_even(e, 2), _even(t["a"], 2), party.first), right, t["c"]))
+    (e, others_e), (f, others_f) = party.swap_all(masked, [label, label])
+    left = turn_factor(_even(t["a"], 2), _even(e, 2), _even(others_e, 2), party.first)
+    right = add_both(t["turned"], _even(f, 1), _even(others_f, 1))
+    share = ring.wrap(stacked_product(ring, left, right, t["c"]))
     fraction = x.fraction + y.fraction
     if "shift" in t:
         own = {name.removeprefix(_OWN): array for name, array in t.items() if name.startswith(_OWN)}
@@ -111,21 +112,6 @@ def _prepared(party: Party, t: Values) -> dict[str, np.ndarray]:
     upper, lower = np.split(b, 2, axis=1)
     turned = np.concatenate([lower - upper, upper] if party.first else [-lower, -upper - lower], axis=1)
     return {**t, "turned": turned, "c": t["c"] - stacked_product(ring, _even(t["a"], 2), turned)}
-
-
-def _left(e: Elements, a: Elements, first: bool) -> Elements:
-    """Return E R + a at the first party, a - E R^-1 at the second; written over `a`, which is of no further use."""
-    half = e.shape[2] // 2
-    (e1, e2), (a1, a2) = ((part[..., :half], part[..., half:]) for part in (e, a))
-    if first:
-        a1 += e2
-        a2 += e1
-        a2 += e2
-    else:
-        a1 += e1
-        a1 -= e2
-        a2 -= e1
-    return a
 
 
 def _even(x: Elements, axis: int) -> Elements:

@@ -19,8 +19,7 @@ from edgeward.backends.mpc.party import Party
 from edgeward.backends.mpc.ring import Elements, Ring
 from edgeward.backends.mpc.sharing import Shared
 from edgeward.core.errors import ConfigError
-
-_BLOCK = 1 << 15
+from edgeward.native.shares import truncate_opened
 
 
 @final
@@ -126,21 +125,9 @@ def open_truncated(
     party: Party, masked: Elements, shift: int, arrays: Mapping[str, np.ndarray], label: str
 ) -> Elements:
     """Open z + 2^(l-2) + r, whose share is `masked`, and return the share of z / 2^shift. See `truncate`."""
-    m = party.open_elements(masked, f"{label}/open")
-    # In blocks that stay in the cache: memory, not arithmetic, bounds this.
-    for start in range(0, m.size, _BLOCK):
-        cut = slice(start, start + _BLOCK)
-        m[cut] = _truncated(party, m[cut], shift, {name: array[cut] for name, array in arrays.items()})
-    return m
-
-
-def _truncated(party: Party, m: Elements, shift: int, arrays: Mapping[str, np.ndarray]) -> Elements:
-    public, opened_top = _unmasked(party.ring, m, shift)
-    if shift == 0:
-        share = -arrays["mask"]
-    else:
-        share = lift_top(party.ring, arrays["top"], opened_top, shift)
-        share -= arrays["high"]
-    if party.first:
-        share += public
-    return party.ring.wrap(share)
+    ring = party.ring
+    ((mine, theirs),) = party.swap_all([masked], [f"{label}/open"])
+    if shift:
+        high, top = arrays["high"], arrays["top"]
+        return truncate_opened(mine, theirs, high, top, shift, ring.bits, party.first)
+    return ring.wrap(mine + theirs - arrays["mask"] if party.first else -arrays["mask"])

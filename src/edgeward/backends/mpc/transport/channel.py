@@ -62,7 +62,8 @@ class Channel:
         self._sender = Sender(stream, timeout, network, clock)
         self._incoming = Incoming(self._fill)
         self._patience = timeout
-        self._receiving, self._ending = threading.Lock(), threading.Lock()
+        self._receiving, self._ending = threading.RLock(), threading.Lock()
+        self._leads = False
         self._failure: ChannelError | None = None
 
     @property
@@ -94,19 +95,34 @@ class Channel:
     def exchange_all(self, arrays: Sequence[np.ndarray], labels: Sequence[str]) -> list[np.ndarray]:
         """Send all arrays, then return the peer's of the same shapes and types: one round. Raises: `ChannelError`."""
         views = [_bytes(array) for array in arrays]
-        tickets = [self._send(view, label, copy=False) for view, label in zip(views, labels, strict=True)]
-        others = [self.receive(array.shape, array.dtype, label) for array, label in zip(arrays, labels, strict=True)]
-        if not tickets:
-            return others
+        with self._receiving:
+            self._leads = self._sender.lead()
+            try:
+                tickets = [self._send(view, label, copy=False) for view, label in zip(views, labels, strict=True)]
+                others = [self.receive(a.shape, a.dtype, label) for a, label in zip(arrays, labels, strict=True)]
+                if tickets:
+                    self._flush(tickets[-1])
+            finally:
+                if self._leads:
+                    self._leads = False
+                    self._sender.yield_lead()
+        return others
+
+    def _advance(self) -> None:
+        self._leads = self._leads and not self._sender.advance()
+
+    def _flush(self, ticket: int) -> None:
         try:
-            self._sender.flush(tickets[-1])
+            while self._leads:
+                self._stream.wait(self._timeout, receiving=False, sending=True)
+                self._advance()
+            self._sender.flush(ticket)
         except ChannelError as error:
             self._fail(error)
         except BaseException:
             # The caller may change the array from now on, and a part of it has not left.
             self._end(ChannelError(Failure.INTERRUPTED))
             raise
-        return others
 
     def send_bytes(self, content: bytes, label: str) -> None:
         """Send content whose length the other party does not know: 8 bytes of length, then the bytes."""
@@ -201,7 +217,16 @@ class Channel:
         return self.meter.deepest_sent if self._alone else _ANY_DEPTH
 
     def _fill(self, view: memoryview) -> None:
-        self._stream.fill(view, self._patience)
+        got = 0
+        while self._leads and got < len(view):
+            self._advance()
+            count = self._stream.take(view[got:])
+            if count is None:
+                self._stream.wait(self._patience, receiving=True, sending=self._leads)
+            elif count == 0:
+                break
+            got += count or 0
+        self._stream.fill(view[got:], self._patience)
 
     def _check(self) -> None:
         if self._failure is not None:

@@ -31,8 +31,9 @@ class _Frame:
 class Sender:
     """Numbers frames, keeps their order, and sends them without ever waiting for the other party's sending.
 
-    Small messages leave in the caller's thread while nothing is queued; all else leaves in a thread of its own. The
-    queue holds copies of at most 256 MiB; then `send` waits. A throttled link sends all from the queue, at its time.
+    Small messages leave in the caller's thread while nothing is queued, and so do those of a caller that leads
+    (`lead`); all else leaves in a thread of its own. The queue holds copies of at most 256 MiB; then `send` waits. A
+    throttled link sends all from the queue, at its time.
     """
 
     def __init__(self, stream: Stream, timeout: float, network: Network | None, clock: Clock | None = None) -> None:
@@ -43,7 +44,8 @@ class Sender:
         self._changed, self._stop = threading.Condition(), threading.Event()
         self._queue: deque[_Frame] = deque()
         self._sequence, self._waiting, self._put, self._done = 0, 0, 0, 0
-        self._closing = False
+        self._closing, self._led = False, False
+        self._offered: _Frame | None = None
         self._failure: ChannelError | None = None
         self._thread = threading.Thread(target=self._run, name="edgeward-sender", daemon=True)
         self._thread.start()
@@ -88,6 +90,44 @@ class Sender:
             self._changed.wait_for(lambda: self._done >= ticket or self._failure is not None)
             if self._done < ticket:
                 self._raise_failure()
+
+    def lead(self) -> bool:
+        """Let the calling thread alone send what it puts in from here on, by `advance`, until all has left.
+
+        A thread that exchanges large messages does both directions itself: a second one would take turns with it on
+        one lock and one core. Returns whether it leads: not with a throttle, and not while something waits.
+        """
+        with self._changed:
+            self._led = self._shaper is None and self._put == self._done and not self._closing
+            return self._led
+
+    def advance(self) -> bool:
+        """Send what leaves without waiting; return whether all has left, which ends the lead.
+
+        Raises: `ChannelError`, unless the connection is gone: the peer's last words may still come.
+        """
+        try:
+            while (frame := self._offered or self._following()) is not None:
+                new = self._offered is None and frame.head
+                self._offered = frame
+                if not (self._stream.offer(frame.head, frame.body) if new else self._stream.press()):
+                    return False
+                self._offered = None
+                self._count(frame)
+        except ChannelError as error:
+            self._give_up(error)
+            if error.reason is not Failure.GONE:
+                raise
+        return True
+
+    def yield_lead(self) -> None:
+        """Leave what has not left to the sender's own thread."""
+        with self._changed:
+            if self._offered is not None:
+                self._queue.appendleft(_Frame(0.0, b"", self._offered.body))
+                self._offered = None
+            self._led = False
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Send what is queued and end the thread. Raises: `ChannelError`."""
@@ -149,10 +189,7 @@ class Sender:
                 left = self._stream.offer(frame.head, frame.body) if frame.head else False
                 if not left:
                     self._stream.push(self._timeout)
-                with self._changed:
-                    self._done += 1
-                    self._waiting -= len(frame.body)
-                    self._changed.notify_all()
+                self._count(frame)
         except ChannelError as error:
             self._give_up(error)
             # A broken connection wakes the receiver by itself, which may still find the peer's last words.
@@ -168,7 +205,18 @@ class Sender:
             self._failure = self._failure or error
             self._forget()
 
+    def _count(self, frame: _Frame) -> None:
+        with self._changed:
+            self._done += 1
+            self._waiting -= len(frame.body)
+            self._changed.notify_all()
+
     def _next(self) -> _Frame | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closing)
+            self._changed.wait_for(lambda: (self._queue and not self._led) or self._closing)
             return self._queue.popleft() if self._queue else None
+
+    def _following(self) -> _Frame | None:
+        with self._changed:
+            self._led = bool(self._queue)
+            return self._queue.popleft() if self._led else None

@@ -13,6 +13,7 @@ from edgeward.backends.mpc.transport.failures import ChannelError, Failure
 
 _DRAIN_BYTES = 1 << 16
 _DEAD_HOST_SECONDS = 4
+_NOTHING = memoryview(b"")
 
 
 class Stream(ABC):
@@ -20,15 +21,25 @@ class Stream(ABC):
 
     @abstractmethod
     def offer(self, head: bytes, body: memoryview) -> bool:
-        """Take both for sending without waiting; return whether all has left, else `push` must follow."""
+        """Take both for sending without waiting; return whether all has left, else `press` or `push` must follow."""
 
     @abstractmethod
-    def push(self, timeout: float) -> None:
-        """Send what `offer` has taken. Raises: `ChannelError` (timed out: nothing left for `timeout` seconds; gone)."""
+    def press(self) -> bool:
+        """Send, without waiting, of what `offer` has taken; return whether all has left. Raises: `ChannelError`."""
 
     @abstractmethod
-    def receive_into(self, view: memoryview, timeout: float) -> int:
-        """Fill a part of `view` and return its bytes, 0 at the end of the stream. Raises like `push`."""
+    def take(self, view: memoryview) -> int | None:
+        """Fill a part of `view` without waiting.
+
+        Returns its bytes, 0 at the end of the stream, None where nothing has come. Raises: `ChannelError` (gone).
+        """
+
+    @abstractmethod
+    def wait(self, timeout: float, *, receiving: bool, sending: bool) -> None:
+        """Return when something has come, if `receiving`, or can leave, if `sending`.
+
+        Raises: `ChannelError` (timed out) after `timeout` seconds.
+        """
 
     @abstractmethod
     def stirs(self, wait: float = 0.0) -> bool:
@@ -45,6 +56,17 @@ class Stream(ABC):
     @abstractmethod
     def release(self) -> None:
         """Give the socket back; no thread may use the stream after this."""
+
+    def push(self, timeout: float) -> None:
+        """Send what `offer` has taken. Raises: `ChannelError` (timed out: nothing left for `timeout` seconds; gone)."""
+        while not self.press():
+            self.wait(timeout, receiving=False, sending=True)
+
+    def receive_into(self, view: memoryview, timeout: float) -> int:
+        """Fill a part of `view` and return its bytes, 0 at the end of the stream. Raises like `push`."""
+        while (count := self.take(view)) is None:
+            self.wait(timeout, receiving=True, sending=False)
+        return count
 
     def fill(self, view: memoryview, timeout: float) -> None:
         """Fill `view` completely. Raises: `ChannelError` (gone) when the stream ends before."""
@@ -67,7 +89,7 @@ class SocketStream(Stream):
     def __init__(self, connection: socket.socket) -> None:
         """Take the socket over."""
         connection.setblocking(False)
-        self._socket, self._left, self.received = connection, b"", 0
+        self._socket, self._left, self.received = connection, _NOTHING, 0
         if connection.family in (socket.AF_INET, socket.AF_INET6):
             _tune(connection)
 
@@ -76,25 +98,35 @@ class SocketStream(Stream):
             count = self._attempt(head, body)
             if count == len(head) + len(body):
                 return True
-            self._left = head[count:] + bytes(body[max(0, count - len(head)) :])
+            self._left = memoryview(head[count:] + bytes(body[max(0, count - len(head)) :]))
         else:
-            self._left += head + bytes(body)
+            self._left = memoryview(bytes(self._left) + head + bytes(body))
         return False
 
-    def push(self, timeout: float) -> None:
-        view = memoryview(self._left)
-        while view:
-            count = self._attempt(b"", view)
+    def press(self) -> bool:
+        while self._left:
+            count = self._attempt(b"", self._left)
             if count == 0:
-                self._wait(select.POLLOUT, timeout)
-            view = view[count:]
-        self._left = b""
+                return False
+            self._left = self._left[count:]
+        return True
 
-    def receive_into(self, view: memoryview, timeout: float) -> int:
-        while (count := self._take(view)) is None:
-            self._wait(select.POLLIN, timeout)
+    def take(self, view: memoryview) -> int | None:
+        try:
+            count = self._socket.recv_into(view)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as error:
+            raise gone(error) from None
         self.received += count
         return count
+
+    def wait(self, timeout: float, *, receiving: bool, sending: bool) -> None:
+        poll = select.poll()
+        poll.register(self._socket, (select.POLLIN if receiving else 0) | (select.POLLOUT if sending else 0))
+        if not poll.poll(max(0.0, timeout) * 1000):
+            what = " or ".join(["bytes"] * receiving + ["room for bytes"] * sending)
+            raise ChannelError(Failure.TIMED_OUT, expected=f"{what} within {timeout:g} s", came="none")
 
     def stirs(self, wait: float = 0.0) -> bool:
         poll = select.poll()
@@ -115,14 +147,6 @@ class SocketStream(Stream):
     def release(self) -> None:
         self._socket.close()
 
-    def _take(self, view: memoryview) -> int | None:
-        try:
-            return self._socket.recv_into(view)
-        except (BlockingIOError, InterruptedError):
-            return None
-        except OSError as error:
-            raise gone(error) from None
-
     def _attempt(self, head: bytes, body: memoryview) -> int:
         try:
             return self._socket.sendmsg([head, body]) if head else self._socket.send(body)
@@ -130,13 +154,6 @@ class SocketStream(Stream):
             return 0
         except OSError as error:
             raise gone(error) from None
-
-    def _wait(self, event: int, timeout: float) -> None:
-        poll = select.poll()
-        poll.register(self._socket, event)
-        if not poll.poll(max(0.0, timeout) * 1000):
-            what = "bytes" if event == select.POLLIN else "room for bytes"
-            raise ChannelError(Failure.TIMED_OUT, expected=f"{what} within {timeout:g} s", came="none")
 
 
 def gone(error: OSError) -> ChannelError:

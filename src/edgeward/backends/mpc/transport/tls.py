@@ -99,7 +99,7 @@ class TlsStream(Stream):
         try:
             while not self._advance():
                 self._flush(deadline.left())
-                self._feed(deadline.left())
+                self._absorb(self._stream.receive_into(self._raw, deadline.left()))
         except ssl.SSLError as error:
             # The alert that tells the other end why must leave too.
             with contextlib.suppress(ChannelError):
@@ -122,10 +122,10 @@ class TlsStream(Stream):
             sealed = self._outgoing.read()
         return self._stream.offer(sealed, memoryview(b""))
 
-    def push(self, timeout: float) -> None:
-        self._stream.push(timeout)
+    def press(self) -> bool:
+        return self._stream.press()
 
-    def receive_into(self, view: memoryview, timeout: float) -> int:
+    def take(self, view: memoryview) -> int | None:
         while True:
             with self._lock:
                 try:
@@ -136,7 +136,13 @@ class TlsStream(Stream):
                     return 0
                 except ssl.SSLError as error:
                     raise _refusal(error) from None
-            self._feed(timeout)
+            count = self._stream.take(self._raw)
+            if count is None:
+                return None
+            self._absorb(count)
+
+    def wait(self, timeout: float, *, receiving: bool, sending: bool) -> None:
+        self._stream.wait(timeout, receiving=receiving, sending=sending)
 
     def stirs(self, wait: float = 0.0) -> bool:
         with self._lock:
@@ -166,8 +172,7 @@ class TlsStream(Stream):
         if sealed and not self._stream.offer(sealed, memoryview(b"")):
             self._stream.push(timeout)
 
-    def _feed(self, timeout: float) -> None:
-        count = self._stream.receive_into(self._raw, timeout)
+    def _absorb(self, count: int) -> None:
         with self._lock:
             if count:
                 self._incoming.write(self._raw[:count])
