@@ -137,12 +137,12 @@ def _count_calls(dies_at):
             calls[0] += 1
             return calls[0] == dies_at
 
-    def dying_offer(self, head, body):
+    def dying_offer(self, head, body, **named):
         if step():
             whole = head + bytes(body)
             offer(self, whole[: len(whole) // 2], memoryview(b""))
             os.kill(os.getpid(), signal.SIGKILL)
-        return offer(self, head, body)
+        return offer(self, head, body, **named)
 
     def dying_take(self, view):
         count = take(self, view)

@@ -59,9 +59,9 @@ def test_a_large_exchange_leaves_in_the_calling_thread(monkeypatch):
     first, second = local_pair(timeout=PATIENCE)
     senders, offer = set(), SocketStream.offer
 
-    def noted(self, head, body):
+    def noted(self, head, body, **named):
         senders.add(threading.current_thread().name)
-        return offer(self, head, body)
+        return offer(self, head, body, **named)
 
     monkeypatch.setattr(SocketStream, "offer", noted)
     other = parallel(second.exchange, np.zeros(MUCH, np.uint8), "step")

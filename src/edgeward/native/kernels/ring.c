@@ -68,9 +68,11 @@ static int narrow_product(const ring_tile *v, const char *a, const ring_source *
     return 0;
 }
 
-/* The room of one product, kept for all that have its shape; `a` holds all panels of A, k block by k block. */
+/* The room of one product, kept for all that have its shape. `a` holds all panels of A, k block by k block, where they
+ * are used again, else (`fresh`) those of mc rows of one k block, so that they stay in the cache. */
 typedef struct {
     int64_t kc, nc, mc, a_panel, b_panel, a_block;
+    int fresh;
     char *a, *b, *rows_room, *edge, *nothing;
     const void **rows;
 } workspace;
@@ -79,10 +81,13 @@ static void close_workspace(workspace *w) {
     free(w->a), free(w->b), free(w->rows_room), free(w->edge), free(w->nothing), free((void *)w->rows);
 }
 
-static int open_workspace(workspace *w, const ring_tile *v, int64_t word, int64_t m, int64_t k, int64_t n) {
+static int open_workspace(workspace *w, const ring_tile *v, int64_t word, int64_t count, int64_t m, int64_t k,
+                          int64_t n) {
     w->kc = LEAST(v->kc, UP(k, v->kstep)), w->nc = LEAST(NC / v->nr * v->nr, UP(n, v->nr)), w->mc = v->mc;
     w->a_panel = w->kc * v->a_bytes, w->b_panel = w->kc * v->b_bytes, w->a_block = UP(m, v->mr) / v->mr * w->a_panel;
-    w->a = ring_room(UP(k, w->kc) / w->kc * w->a_block), w->b = ring_room(w->nc / v->nr * w->b_panel + RING_SLACK);
+    w->fresh = count == 1 && n <= w->nc;
+    w->a = ring_room(w->fresh ? w->mc / v->mr * w->a_panel : UP(k, w->kc) / w->kc * w->a_block);
+    w->b = ring_room(w->nc / v->nr * w->b_panel + RING_SLACK);
     w->rows_room = ring_room(w->kc * v->nr * word + RING_SLACK), w->edge = ring_room(v->mr * v->nr * word);
     w->nothing = ring_room(v->nr * word), w->rows = malloc((size_t)w->kc * sizeof *w->rows);
     if (!w->a || !w->b || !w->rows_room || !w->edge || !w->nothing || !w->rows) {
@@ -93,11 +98,11 @@ static int open_workspace(workspace *w, const ring_tile *v, int64_t word, int64_
     return 0;
 }
 
-static void pack_left(workspace *w, const ring_tile *v, const char *a, int64_t word, int64_t m, int64_t k) {
-    for (int64_t pc = 0; pc < k; pc += w->kc)
-        for (int64_t i = 0; i < m; i += v->mr)
-            v->pack_a(a + (i * k + pc) * word, k, LEAST(v->mr, m - i), LEAST(w->kc, k - pc),
-                      w->a + pc / w->kc * w->a_block + i / v->mr * w->a_panel);
+/* Packs rows first .. last - 1 of k block `pc`. */
+static void pack_left(const workspace *w, const ring_tile *v, const char *a, int64_t word, int64_t first, int64_t last,
+                      int64_t pc, int64_t k, char *to) {
+    for (int64_t i = first; i < last; i += v->mr, to += w->a_panel)
+        v->pack_a(a + (i * k + pc) * word, k, LEAST(v->mr, last - i), LEAST(w->kc, k - pc), to);
 }
 
 static void pack_right(workspace *w, const ring_tile *v, const ring_source *s, ring_strip *p, int64_t pc, int64_t depth,
@@ -115,13 +120,19 @@ static void pack_right(workspace *w, const ring_tile *v, const ring_source *s, r
     }
 }
 
-/* c += a b, with A packed before, for one block of B of `width` columns and `whole` rows. */
-static void block_product(const workspace *w, const ring_tile *v, const char *packed_a, int64_t whole, char *c,
-                          int64_t m, int64_t n, int64_t width, int64_t word) {
-    for (int64_t ic = 0; ic < m; ic += w->mc)
+/* c += a b for one block of B of `width` columns, of k block `pc`. */
+static void block_product(const workspace *w, const ring_tile *v, const char *a, int64_t pc, char *c, int64_t m, int64_t k,
+                          int64_t n, int64_t width, int64_t word) {
+    int64_t whole = UP(LEAST(w->kc, k - pc), v->kstep);
+    for (int64_t ic = 0; ic < m; ic += w->mc) {
+        const char *packed = w->a;
+        if (w->fresh)
+            pack_left(w, v, a, word, ic, LEAST(m, ic + w->mc), pc, k, w->a);
+        else
+            packed += pc / w->kc * w->a_block + ic / v->mr * w->a_panel;
         for (int64_t j = 0; j < width; j += v->nr)
             for (int64_t i = ic; i < m && i < ic + w->mc; i += v->mr) {
-                const char *pa = packed_a + i / v->mr * w->a_panel, *pb = w->b + j / v->nr * w->b_panel;
+                const char *pa = packed + (i - ic) / v->mr * w->a_panel, *pb = w->b + j / v->nr * w->b_panel;
                 int64_t deep = LEAST(v->mr, m - i), wide = LEAST(v->nr, width - j);
                 char *to = c + (i * n + j) * word;
                 if (deep == v->mr && wide == v->nr) {
@@ -132,6 +143,7 @@ static void block_product(const workspace *w, const ring_tile *v, const char *pa
                     add_part(w->edge, v->nr, to, n, deep, wide, word);
                 }
             }
+    }
 }
 
 /* c[i] += a b[i] for `count` right-hand matrices `step` bytes apart. Returns 0, or 2 where memory ran out. */
@@ -149,8 +161,9 @@ static int products(const ring_tile *v, const char *a, ring_source s, ring_strip
         return failed;
     }
     workspace w;
-    if (open_workspace(&w, v, word, m, k, n)) return 2;
-    pack_left(&w, v, a, word, m, k);
+    if (open_workspace(&w, v, word, count, m, k, n)) return 2;
+    for (int64_t pc = 0; pc < k && !w.fresh; pc += w.kc)
+        pack_left(&w, v, a, word, 0, m, pc, k, w.a + pc / w.kc * w.a_block);
     for (int64_t i = 0; i < count; i++, s.data += step, c += c_step)
         for (int64_t jc = 0; jc < n; jc += w.nc) {
             int64_t width = LEAST(w.nc, n - jc);
@@ -158,7 +171,7 @@ static int products(const ring_tile *v, const char *a, ring_source s, ring_strip
             for (int64_t pc = 0; pc < k; pc += w.kc) {
                 int64_t depth = LEAST(w.kc, k - pc);
                 pack_right(&w, v, &s, p, pc, depth, jc, width);
-                block_product(&w, v, w.a + pc / w.kc * w.a_block, UP(depth, v->kstep), c + jc * word, m, n, width, word);
+                block_product(&w, v, a, pc, c + jc * word, m, k, n, width, word);
             }
         }
     close_workspace(&w);

@@ -74,7 +74,8 @@ HIDDEN void ring_copy_rows(ring_strip *, const ring_source *, int64_t first, int
 HIDDEN void ring_find_rows(ring_strip *, const ring_source *, int64_t first, int64_t k, int64_t j, int64_t count,
                            int64_t columns, char *room, const void **rows);
 
-/* A tile in plain words: A panels hold mr words per k, B panels nr words per k. VBYTES is the vector's size. */
+/* A tile in plain words: A panels hold mr words per k, B panels nr words per k. VBYTES is the vector's size. What the
+ * tile is added to is fetched while the product is computed: it may come from far. */
 #define PLAIN_TILE(NAME, TARGET, WORD, VBYTES, MR, NV)                                                                \
     typedef WORD NAME##_vector __attribute__((vector_size(VBYTES), aligned(sizeof(WORD)), may_alias));               \
     enum { NAME##_lanes = VBYTES / sizeof(WORD), NAME##_nr = NAME##_lanes * NV };                                     \
@@ -88,6 +89,9 @@ HIDDEN void ring_find_rows(ring_strip *, const ring_source *, int64_t first, int
         const WORD *a = pa, *b = pb;                                                                                 \
         WORD *c = pc;                                                                                                \
         NAME##_vector sum[MR][NV];                                                                                   \
+        _Pragma("GCC unroll 16") for (int r = 0; r < MR; r++)                                                        \
+            _Pragma("GCC unroll 16") for (int v = 0; v < NV; v++)                                                    \
+                __builtin_prefetch(c + r * ldc + v * NAME##_lanes, 1);                                               \
         _Pragma("GCC unroll 16") for (int r = 0; r < MR; r++)                                                        \
             _Pragma("GCC unroll 16") for (int v = 0; v < NV; v++) sum[r][v] = (NAME##_vector){0};                    \
         for (int64_t t = 0; t < k; t++, a += MR, b += NAME##_nr) {                                                   \

@@ -146,7 +146,7 @@ IFMA static void ifma_tile(int64_t k, const void *pa, const void *pb, void *pc, 
 
 HIDDEN const ring_tile ring_tiles_x86[RING_AMX - RING_AVX2][2] = {
     {PLAIN_ENTRY(avx2_32, uint32_t, 6, 512), PLAIN_ENTRY(avx2_64, uint64_t, 4, 256)},
-    {PLAIN_ENTRY(avx512_32, uint32_t, 8, 256), PLAIN_ENTRY(avx512_64, uint64_t, 8, 192)},
+    {PLAIN_ENTRY(avx512_32, uint32_t, 8, 256), PLAIN_ENTRY(avx512_64, uint64_t, 8, 256)},
     {{HALF_MR, HALF_NR, 2, 6 * HALF_MR, 6 * HALF_NR, 256, 16 * HALF_MR, half_pack_a, half_pack_b, half_tile,
       avx512_32_thin, avx512_32_dot, 0, 0},
      {IFMA_MR, IFMA_NR, 1, IFMA_A, IFMA_B, 192, 16 * IFMA_MR, ifma_pack_a, ifma_pack_b, ifma_tile, avx512_64_thin,

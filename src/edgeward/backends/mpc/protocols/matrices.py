@@ -89,13 +89,13 @@ def matrix_multiply(party: Party, x: Shared, y: Shared, material: Material, labe
     single = demand.count == 1 and len(x.shape) == 2
     if (x.shape, y.shape) != (tuple(shape[1:] for shape in stacks) if single else stacks):
         raise ConfigError("material for other shapes", expected=repr(demand), came=f"{x.shape} and {y.shape}")
-    if "turned" not in t:
+    if "left" not in t:
         t = _prepared(party, t)
-    ring = party.ring
-    masked = ring.wrap(x.elements.reshape(stacks[0]) - t["a"]), ring.wrap(y.elements.reshape(stacks[1]) - t["b"])
-    (e, others_e), (f, others_f) = party.swap_all(masked, [label, label])
-    left = turn_factor(_even(t["a"], 2), _even(e, 2), _even(others_e, 2), party.first)
-    right = add_both(t["turned"], _even(f, 1), _even(others_f, 1))
+    ring, factors = party.ring, [part.elements.reshape(shape) for part, shape in zip((x, y), stacks, strict=True)]
+    masked = [ring.wrap(np.subtract(own, t[name], out=t[name])) for own, name in zip(factors, "ab", strict=True)]
+    (_, e), (_, f) = party.swap_all(masked, [label, label])
+    left = turn_factor(t["left"], _even(factors[0], 2), _even(e, 2), party.first)
+    right = add_both(t["right"], _even(factors[1], 1), _even(f, 1))
     share = ring.wrap(stacked_product(ring, left, right, t["c"]))
     fraction = x.fraction + y.fraction
     if "shift" in t:
@@ -107,11 +107,16 @@ def matrix_multiply(party: Party, x: Shared, y: Shared, material: Material, labe
 
 
 def _prepared(party: Party, t: Values) -> dict[str, np.ndarray]:
-    """Return the material with R^-1 b_0 or -R b_1 as "turned", and its product with a taken from c."""
-    ring, b = party.ring, _even(t["b"], 1)
-    upper, lower = np.split(b, 2, axis=1)
-    turned = np.concatenate([lower - upper, upper] if party.first else [-lower, -upper - lower], axis=1)
-    return {**t, "turned": turned, "c": t["c"] - stacked_product(ring, _even(t["a"], 2), turned)}
+    """Return the material with its own part of both factors, and with the product that needs no input taken from c.
+
+    With E = x_0 - a_0 + e, where e came, the first party's factor a_0 + E R is (a_0 - a_0 R) + (x_0 + e) R, and the
+    others likewise: what is added to x_p and y_p is known before.
+    """
+    ring, a, b = party.ring, _even(t["a"], 2), _even(t["b"], 1)
+    (a1, a2), (b1, b2) = np.split(a, 2, axis=2), np.split(b, 2, axis=1)
+    turned = np.concatenate([b2 - b1, b1] if party.first else [-b2, -b1 - b2], axis=1)
+    left = np.concatenate([a1 - a2, -a1] if party.first else [a2, a1 + a2], axis=2)
+    return {**t, "left": left, "right": turned - b, "c": t["c"] - stacked_product(ring, a, turned)}
 
 
 def _even(x: Elements, axis: int) -> Elements:

@@ -74,7 +74,7 @@ class Channel:
     def send(self, array: np.ndarray, label: str) -> None:
         """Send `array` (integers or booleans, any shape) as step `label`; return without waiting for the other party.
 
-        Cost: its bytes, little endian, and 32 per started 256 KiB. What cannot leave at once is copied.
+        Cost: its bytes, little endian, and 32 per started MiB. What cannot leave at once is copied.
         Raises: `ChannelError`, `ConfigError`.
         """
         self._send(_bytes(array), label, copy=True)

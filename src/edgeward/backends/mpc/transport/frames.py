@@ -20,7 +20,7 @@ from typing import final
 
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
 
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 20
 LARGEST_MESSAGE = 1 << 36
 _HEADER = struct.Struct("<BBHIIIQQ")
 HEADER_BYTES = _HEADER.size

@@ -20,7 +20,7 @@ from edgeward.backends.mpc.transport.stream import Deadline, SocketStream, Strea
 from edgeward.backends.mpc.transport.tls import Credentials, not_of, secure
 from edgeward.core.errors import ConfigError
 
-MAGIC, VERSION = b"EWMP", 1
+MAGIC, VERSION = b"EWMP", 2
 SESSION_BYTES = 32
 _START, _BODY = struct.Struct("<4sHH"), struct.Struct("<B3x32s")
 GREETING_BYTES = _START.size + _BODY.size

@@ -110,7 +110,7 @@ class Sender:
             while (frame := self._offered or self._following()) is not None:
                 new = self._offered is None and frame.head
                 self._offered = frame
-                if not (self._stream.offer(frame.head, frame.body) if new else self._stream.press()):
+                if not (self._stream.offer(frame.head, frame.body, copy=False) if new else self._stream.press()):
                     return False
                 self._offered = None
                 self._count(frame)
@@ -186,7 +186,7 @@ class Sender:
             while (frame := self._next()) is not None:
                 if self._shaper is not None:
                     self._clock.wait_until(frame.due, self._stop)
-                left = self._stream.offer(frame.head, frame.body) if frame.head else False
+                left = self._stream.offer(frame.head, frame.body, copy=False) if frame.head else False
                 if not left:
                     self._stream.push(self._timeout)
                 self._count(frame)

@@ -13,15 +13,17 @@ from edgeward.backends.mpc.transport.failures import ChannelError, Failure
 
 _DRAIN_BYTES = 1 << 16
 _DEAD_HOST_SECONDS = 4
-_NOTHING = memoryview(b"")
 
 
 class Stream(ABC):
     """An ordered stream of bytes; one thread may send while another receives."""
 
     @abstractmethod
-    def offer(self, head: bytes, body: memoryview) -> bool:
-        """Take both for sending without waiting; return whether all has left, else `press` or `push` must follow."""
+    def offer(self, head: bytes, body: memoryview, *, copy: bool = True) -> bool:
+        """Take both for sending without waiting; return whether all has left, else `press` or `push` must follow.
+
+        Without `copy` what has not left is read from `body` then: it must stay as it is until then.
+        """
 
     @abstractmethod
     def press(self) -> bool:
@@ -89,26 +91,22 @@ class SocketStream(Stream):
     def __init__(self, connection: socket.socket) -> None:
         """Take the socket over."""
         connection.setblocking(False)
-        self._socket, self._left, self.received = connection, _NOTHING, 0
+        self._socket, self._left, self.received = connection, list[memoryview](), 0
         if connection.family in (socket.AF_INET, socket.AF_INET6):
             _tune(connection)
 
-    def offer(self, head: bytes, body: memoryview) -> bool:
+    def offer(self, head: bytes, body: memoryview, *, copy: bool = True) -> bool:
+        parts = [part for part in (memoryview(head), body) if part]
         if not self._left:
-            count = self._attempt(head, body)
-            if count == len(head) + len(body):
-                return True
-            self._left = memoryview(head[count:] + bytes(body[max(0, count - len(head)) :]))
-        else:
-            self._left = memoryview(bytes(self._left) + head + bytes(body))
-        return False
+            parts = self._attempt(parts)
+        self._left += [memoryview(bytes(part)) for part in parts] if copy else parts
+        return not self._left
 
     def press(self) -> bool:
-        while self._left:
-            count = self._attempt(b"", self._left)
-            if count == 0:
+        while (before := sum(map(len, self._left))) > 0:
+            self._left = self._attempt(self._left)
+            if sum(map(len, self._left)) == before:
                 return False
-            self._left = self._left[count:]
         return True
 
     def take(self, view: memoryview) -> int | None:
@@ -147,13 +145,20 @@ class SocketStream(Stream):
     def release(self) -> None:
         self._socket.close()
 
-    def _attempt(self, head: bytes, body: memoryview) -> int:
+    def _attempt(self, parts: list[memoryview]) -> list[memoryview]:
+        """Send what goes at once of the parts; return the rest."""
         try:
-            return self._socket.sendmsg([head, body]) if head else self._socket.send(body)
+            count = self._socket.sendmsg(parts)
         except (BlockingIOError, InterruptedError):
-            return 0
+            return parts
         except OSError as error:
             raise gone(error) from None
+        rest = []
+        for part in parts:
+            if count < len(part):
+                rest.append(part[count:])
+            count = max(0, count - len(part))
+        return rest
 
 
 def gone(error: OSError) -> ChannelError:

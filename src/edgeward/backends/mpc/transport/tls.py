@@ -111,7 +111,7 @@ class TlsStream(Stream):
         if self.names.isdisjoint(self._peers):
             raise not_of(self._peers, self.names)
 
-    def offer(self, head: bytes, body: memoryview) -> bool:
+    def offer(self, head: bytes, body: memoryview, *, copy: bool = True) -> bool:
         with self._lock:
             try:
                 for part in (head, body):
@@ -120,7 +120,7 @@ class TlsStream(Stream):
             except ssl.SSLError as error:
                 raise _refusal(error) from None
             sealed = self._outgoing.read()
-        return self._stream.offer(sealed, memoryview(b""))
+        return self._stream.offer(sealed, memoryview(b""), copy=False)
 
     def press(self) -> bool:
         return self._stream.press()
