@@ -166,7 +166,6 @@ def _party(
     import torch
 
     torch.set_num_threads(1)
-    keep_core(number)
     meeting = _meeting(number, 1 - number, keys, network)
     dealer = connect(_HOST, dealer_port, _meeting(number, _DEALER, keys))
     with dealer, _other(meeting, port) as channel:
@@ -191,18 +190,6 @@ def _party(
         answer = play.answer(state, result)
         sent = {label: traffic.sent for label, traffic in counted.traffic.items()}
         pipe.send({"answer": answer, "sent": sent, "rounds": counted.rounds})
-
-
-def keep_core(number: int) -> None:
-    """Keep this process to one core of its own: else a party that wakes may land on the other's.
-
-    CrypTen's parties are kept likewise (no difference was seen for them); SPU's are not, it was a fifth slower so.
-    Where the system cannot, or has too few cores, nothing changes.
-    """
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        if number < len(cores):
-            os.sched_setaffinity(0, {cores[number]})
 
 
 def _other(meeting: Meeting, port: int) -> Channel:

@@ -36,7 +36,6 @@ def party(rank, port, folder, results):
         DISTRIBUTED_BACKEND="gloo",
         GLOO_SOCKET_IFNAME="lo",
     )
-    keep_core(rank)
     import torch
 
     torch.set_num_threads(1)
@@ -74,13 +73,6 @@ def party(rank, port, folder, results):
     link.barrier()
     # All is said; a thread of gloo's that meets the closed connection would now and then end the process with an error.
     os._exit(0)
-
-
-def keep_core(number):
-    """Keep this process to one core of its own, as the other programs do; without enough cores nothing changes."""
-    cores = sorted(os.sched_getaffinity(0))
-    if number < len(cores):
-        os.sched_setaffinity(0, {cores[number]})
 
 
 def scale(crypten):

@@ -2,12 +2,11 @@
 
 import json
 
-import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 import edgeward
 from cli.cli_runner import run
+from digits_task import write_task
 from edgeward.backends.tee.device_storage import DeviceStorage
 from edgeward.backends.tee.release import RunningSplit
 from edgeward.backends.tee.wasm_world import WasmWorld
@@ -22,14 +21,6 @@ from edgeward.train.part import Schedule
 pytest.importorskip("wasmtime", reason="the extra tee-emul is not installed")
 pytest.importorskip("cryptography", reason="the extra tee-emul is not installed")
 
-NET = """
-from torch import nn
-def net():
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
-    )
-"""
 SPLIT = MirrorNet(preset="anti", queries="20", attackers=1, attack_steps=8, query_limit=50)
 THREATS = (MembershipInference(shadows=4, canaries=12),)
 
@@ -37,11 +28,7 @@ THREATS = (MembershipInference(shadows=4, canaries=12),)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("split")
-    digits = load_digits()
-    x, y = (digits.images[:500, None] / 16).astype(np.float32), digits.target[:500].astype(np.int64)
-    np.savez(folder / "data.npz", x=x, y=y)
-    np.save(folder / "x.npy", x[:5])
-    (folder / "net.py").write_text(NET)
+    write_task(folder)
     return folder
 
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from edgeward.attacks.extraction import Attacker, Exposure
+from edgeward.attacks.extraction import Attacker, Exposure, audit_split, measure_references
 from edgeward.attacks.extraction.audit import runner
 from edgeward.attacks.extraction.exposure import learned_keys
 from edgeward.attacks.extraction.surrogate import Surrogate, parameter_name
@@ -19,6 +19,7 @@ from edgeward.train import Schedule
 from edgeward.train.fit import train_many
 
 BUDGETS = (40, 160)
+SEEDS = 2
 # Each view and each kind of training once; the others are tried where a test is about them.
 VARIANTS = ("as it is", "fine-tuned", "hidden part trained", "new head", "head on taps", "monitor on taps")
 ATTACKER = Attacker(
@@ -91,3 +92,15 @@ def no_shield(victim, prior):
 
 def labels_of(network):
     return Oracle(runner(network), "label")
+
+
+def ends_of(victim, parent, budgets, seeds=SEEDS):
+    pair = black_box(victim, parent.tensors), no_shield(victim, parent.tensors)
+    rest = (labels_of(victim), QUERIES, JUDGES, budgets, seeds)
+    return measure_references(*pair, *rest, attacker=ATTACKER)
+
+
+def audited(exposure, victim, ends, *, budgets=BUDGETS, seeds=SEEDS, **more):
+    oracle = victim if callable(victim) or isinstance(victim, Oracle) else labels_of(victim)
+    rest = (QUERIES, JUDGES, budgets, seeds)
+    return audit_split(exposure, oracle, *rest, references=ends, **{"attacker": ATTACKER, **more})

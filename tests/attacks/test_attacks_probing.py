@@ -15,18 +15,9 @@ from edgeward.core.errors import ConfigError, DataError
 from edgeward.core.randomness import Seed
 from edgeward.data.records import Records
 
+pytest_plugins = ["attacks.stealing_fixtures"]
 QUICK = replace(toys.ATTACKER, variants=("as it is", "fine-tuned", "new head"), epochs=2, steps=20)
 FOREIGN = Records(toys.X[toys.PUBLIC].flip(-2), toys.Y[toys.PUBLIC], "foreign")
-
-
-@pytest.fixture(scope="module")
-def victim():
-    return toys.train(toys.X[toys.PRIVATE], toys.Y[toys.PRIVATE], 20, 1)
-
-
-@pytest.fixture(scope="module")
-def parent():
-    return toys.train(toys.X[toys.PUBLIC].flip(-1), toys.Y[toys.PUBLIC], 15, 2)
 
 
 def audited(victim, parent, exposure, *, attacker=QUICK, holdout=toys.JUDGES, budgets=(20,), **more):

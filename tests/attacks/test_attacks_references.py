@@ -8,13 +8,9 @@ import torch
 from attacks import stealing_toys as toys
 from edgeward.attacks.extraction import Exposure, References, audit_split, black_boxes, measure_references
 
+pytest_plugins = ["attacks.stealing_fixtures"]
 BUDGET = 40
 QUICK = replace(toys.ATTACKER, variants=("as it is", "fine-tuned"))
-
-
-@pytest.fixture(scope="module")
-def victim():
-    return toys.train(toys.X[toys.PRIVATE], toys.Y[toys.PRIVATE], 20, 1)
 
 
 @pytest.fixture(scope="module")

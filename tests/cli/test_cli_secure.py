@@ -124,6 +124,22 @@ def test_parties_refuse_what_they_cannot_use(tmp_path, arguments, word):
     assert word in done.err
 
 
+@pytest.mark.parametrize(
+    ("parties", "role", "shown"),
+    [(2, "dealer", "server"), (2, "server", "client"), (2, "client", "dealer"), (3, "assistant", "server")],
+)
+def test_a_party_given_the_folder_of_another_refuses_at_once(tmp_path, parties, role, shown):
+    keys = tmp_path / "keys"
+    run("secure", "keys", keys, "--parties", parties)
+    np.save(tmp_path / "x.npy", np.zeros((1, 1, 28, 28), np.float32))
+    more = {"server": ["net:lenet", "--input", "1x28x28"], "client": ["--input", tmp_path / "x.npy"]}
+    at = time.monotonic()
+    done = run("secure", role, *more.get(role, []), "--keys", keys / shown, "--patience", 60)
+    assert done.code == 1
+    assert time.monotonic() - at < 30
+    assert [f"'{keys / shown}' is not the {role}'s folder" in done.err, f"'{keys / role}'" in done.err] == [True, True]
+
+
 def test_a_party_alone_says_whom_it_misses(tmp_path):
     run("secure", "keys", tmp_path / "keys")
     np.save(tmp_path / "x.npy", np.zeros((1, 1, 6, 6), np.float32))

@@ -123,21 +123,8 @@ def secure_server(
     with _stopping():
         module = build(load_model(model, weights=weights, keep=True), Seed(0))
         plan = lowered(module, extents, records, ring=Ring(64, fraction))
-        role = deploy(
-            "server",
-            keys=keys,
-            parties=parties,
-            model=plan,
-            listen=listen,
-            assistant=assistant,
-            dealer=None if no_dealer else dealer,
-            ahead=ahead,
-            store=store,
-            patience=patience,
-            timeout=timeout,
-            network=throttle,
-            note=note,
-        )
+        terms = _terms(keys, parties, assistant, dealer, no_dealer, ahead, store, patience, timeout, throttle, note)
+        role = deploy("server", model=plan, listen=listen, **terms)
         note(f"plan {plan.plan.digest}")
         expense = role.run(answered=_counting(quiet, "batches answered"))
     return Reply(expense.to_json(), _cost_lines(expense))
@@ -179,21 +166,9 @@ def secure_client(
     if parties == 3 and fetch:
         raise ConfigError("three parties keep no material", expected="--input FILE.npy", came="--fetch", fix="just ask")
     with _stopping(), progress(quiet=quiet) as watcher:
-        client = deploy(
-            "client",
-            keys=keys,
-            parties=parties,
-            server=server,
-            assistant=assistant,
-            dealer=None if no_dealer else dealer,
-            ahead=max(ahead, fetch),
-            store=store,
-            plan=plan,
-            patience=patience,
-            timeout=timeout,
-            network=throttle,
-            note=_note(quiet),
-        )
+        ahead, note = max(ahead, fetch), _note(quiet)
+        terms = _terms(keys, parties, assistant, dealer, no_dealer, ahead, store, patience, timeout, throttle, note)
+        client = deploy("client", server=server, plan=plan, **terms)
         given = None if records is None else _read(records)
         with client:
             if given is None:
@@ -227,6 +202,34 @@ def _answer(answers: np.ndarray, top: int, output: Path | None, expense: Expense
         document["output"] = str(output)
         lines.append(f"answers: {output}")
     return Reply(document, [table((">record", "class: score"), rows), "", *lines])
+
+
+def _terms(
+    keys: Path,
+    parties: int,
+    assistant: str | None,
+    dealer: str,
+    no_dealer: bool,
+    ahead: int,
+    store: Path | None,
+    patience: float,
+    timeout: float,
+    throttle: str | None,
+    note: Callable[[str], None],
+) -> dict[str, Any]:
+    """Return what server and client give alike to `deploy`."""
+    return {
+        "keys": keys,
+        "parties": parties,
+        "assistant": assistant,
+        "dealer": None if no_dealer else dealer,
+        "ahead": ahead,
+        "store": store,
+        "patience": patience,
+        "timeout": timeout,
+        "network": throttle,
+        "note": note,
+    }
 
 
 def _cost_lines(expense: Expense) -> list[str]:

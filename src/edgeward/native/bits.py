@@ -64,7 +64,7 @@ def to_planes(values: np.ndarray, kept: int, native: bool = True) -> UInt64[np.n
 
 def from_planes(
     planes: UInt64[np.ndarray, "kept words"], count: int, native: bool = True
-) -> UInt64[np.ndarray, "count"]:
+) -> UInt64[np.ndarray, " count"]:
     """Return the `count` values whose lowest bits are `planes` (see `to_planes`); their other bits are zero.
 
     >>> from_planes(np.array([[5], [6]], np.uint64), count=3)
@@ -84,7 +84,7 @@ def from_planes(
     return values
 
 
-def pack_bits(bits: np.ndarray) -> UInt64[np.ndarray, "words"]:
+def pack_bits(bits: np.ndarray) -> UInt64[np.ndarray, " words"]:
     """Return `bits` [n] (bool, or integers 0 and 1) as words, lowest bit first, the tail zero.
 
     >>> pack_bits(np.array([1, 0, 1]))
@@ -95,7 +95,7 @@ def pack_bits(bits: np.ndarray) -> UInt64[np.ndarray, "words"]:
     return _packed(bits)
 
 
-def unpack_bits(words: UInt64[np.ndarray, "words"], count: int) -> np.ndarray:
+def unpack_bits(words: UInt64[np.ndarray, " words"], count: int) -> np.ndarray:
     """Return the first `count` bits of `words` as uint8, each 0 or 1."""
     if words.ndim != 1 or words.dtype != np.uint64 or not 0 <= count <= 64 * len(words):
         raise ConfigError("words do not fit", expected=f"uint64 words of at least {count} bits", came=_told(words))

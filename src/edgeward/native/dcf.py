@@ -48,7 +48,7 @@ def word_count(bits: int) -> int:
 
 
 def generate(
-    alpha: UInt64[np.ndarray, "n"],
+    alpha: UInt64[np.ndarray, " n"],
     bits: int,
     roots: UInt8[np.ndarray, "2 n 16"],
     key: UInt8[np.ndarray, "16"],
@@ -69,13 +69,13 @@ def generate(
 
 def evaluate(
     party: int,
-    x: UInt64[np.ndarray, "n"],
+    x: UInt64[np.ndarray, " n"],
     bits: int,
     roots: UInt8[np.ndarray, "n 16"],
     words: UInt8[np.ndarray, "n words 16"],
     key: UInt8[np.ndarray, "16"],
     native: bool = True,
-) -> UInt8[np.ndarray, "bytes"]:
+) -> UInt8[np.ndarray, " bytes"]:
     """Return party 0's or 1's share of the bits [x < alpha], packed lowest first; x below 2^bits is public.
 
     Cost: bits - 5 AES calls a value, 16 bytes of words read for each but the last.

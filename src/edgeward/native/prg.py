@@ -58,7 +58,7 @@ class Stream:
         # OpenSSL counts blocks in 32 bits and `cryptography` refuses to pass 2^32: this bound says so before a draw.
         self._left = (2**32 - counter % 2**32) * _BLOCK
 
-    def draw(self, count: int) -> UInt8[np.ndarray, "count"]:
+    def draw(self, count: int) -> UInt8[np.ndarray, " count"]:
         """Return the next `count` bytes."""
         if not 0 <= count <= self._left:
             raise ConfigError(
@@ -76,23 +76,23 @@ class Stream:
             self._cipher.update_into(piece, piece)
         return out
 
-    def uint64(self, count: int) -> UInt64[np.ndarray, "count"]:
+    def uint64(self, count: int) -> UInt64[np.ndarray, " count"]:
         """Return `count` uniform 64-bit words (8 bytes each, little endian)."""
         return self.draw(8 * _count(count)).view("<u8").astype(np.uint64, copy=False)
 
-    def uint32(self, count: int) -> UInt32[np.ndarray, "count"]:
+    def uint32(self, count: int) -> UInt32[np.ndarray, " count"]:
         """Return `count` uniform 32-bit words (4 bytes each, little endian)."""
         return self.draw(4 * _count(count)).view("<u4").astype(np.uint32, copy=False)
 
-    def int64(self, count: int) -> Int64[np.ndarray, "count"]:
+    def int64(self, count: int) -> Int64[np.ndarray, " count"]:
         """Return `count` uniform elements of Z_2^64 in the signed form that PyTorch computes with."""
         return self.uint64(count).view(np.int64)
 
-    def int32(self, count: int) -> Int32[np.ndarray, "count"]:
+    def int32(self, count: int) -> Int32[np.ndarray, " count"]:
         """Return `count` uniform elements of Z_2^32 in the signed form that PyTorch computes with."""
         return self.uint32(count).view(np.int32)
 
-    def bits(self, count: int) -> UInt8[np.ndarray, "count"]:
+    def bits(self, count: int) -> UInt8[np.ndarray, " count"]:
         """Return `count` uniform bits, each 0 or 1, from ceil(count / 8) bytes; for packed bits draw `uint64`."""
         return np.unpackbits(self.draw((_count(count) + 7) // 8), bitorder="little", count=count)
 

@@ -16,7 +16,7 @@ from edgeward.transforms.transform import Derived
 Rule = Literal["xnor", "clip"]
 
 
-def filter_scale(weight: Float[Tensor, "out *rest"]) -> Float[Tensor, " out"]:
+def filter_scale(weight: Float[Tensor, " out *rest"]) -> Float[Tensor, " out"]:
     """Return mean |W| per output filter, the least-squares scale of sign(W).
 
     Source: Rastegari et al., XNOR-Net, ECCV 2016, equation 6.

@@ -15,7 +15,7 @@ GAUSSIAN_STEP = {2: 1.224, 3: 0.6508, 4: 0.3534, 5: 0.1932}
 SMALLEST_SCALE = 1e-8
 
 
-def symmetric_scale(weight: Float[Tensor, "out *rest"], bits: int) -> Float[Tensor, " out"]:
+def symmetric_scale(weight: Float[Tensor, " out *rest"], bits: int) -> Float[Tensor, " out"]:
     """Return one step per output channel: max|W| / (2^(b-1) - 1), below 6 bits at most the Gaussian optimum.
 
     >>> symmetric_scale(torch.tensor([[1.27, -0.5], [0.0, 0.0]]), 8)

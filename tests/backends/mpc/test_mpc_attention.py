@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from backends.mpc.toy_material import play
-from backends.mpc.whole_runs import checked, seeded
+from backends.mpc.whole_runs import Module, checked, seeded
 from edgeward.backends.mpc.inference.affines import sink_affines
 from edgeward.backends.mpc.inference.expense import cost_table
 from edgeward.backends.mpc.inference.lowering import lower
@@ -17,17 +17,6 @@ from edgeward.backends.mpc.sharing import reconstruct, share
 from edgeward.core.errors import ConfigError, UnsupportedOperators
 from edgeward.graph import capture, to_module
 from edgeward.nets import vit
-
-
-class Module(nn.Module):
-    """A forward pass given as a function of the layers and the input."""
-
-    def __init__(self, forward, **layers):
-        super().__init__()
-        self.layers, self.function = nn.ModuleDict(layers), forward
-
-    def forward(self, x):
-        return self.function(self.layers, x)
 
 
 def _between(activation):

@@ -19,7 +19,7 @@ from edgeward.backends.mpc.replicated.simulation import cost_tables
 from edgeward.backends.mpc.transport.network import Network as Link
 from edgeward.core.errors import ConfigError, UnsupportedOperators
 from edgeward.graph import capture
-from edgeward.nets import densenet_imagenet, resnet_imagenet
+from edgeward.nets import densenet_imagenet, resnet_imagenet, vit
 from edgeward.transforms.rewrite import WinogradTiles
 
 
@@ -139,7 +139,9 @@ def test_polynomials_hold_blocks_of_pixels():
     )
 
 
-def test_the_prices_of_three_parties_are_the_sum_of_what_they_declare(network):
+@pytest.mark.parametrize("build", [small, lambda: vit(size=8, dimension=16, depth=1, heads=2)])
+def test_the_prices_of_three_parties_are_the_sum_of_what_they_declare(build):
+    network = capture(seeded(build), (3, 8, 8))
     tables, found = cost_tables(lower(network, 2).plan), Replicated().prices(network, 2)
     assert found.total.bytes == sum(table.online.bytes for table in tables)
     assert found.total.setup == sum(table.setup.bytes for table in tables)

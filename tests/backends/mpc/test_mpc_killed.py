@@ -3,49 +3,30 @@
 import itertools
 import random
 import signal
-import socket
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from backends.mpc.party_process import ROLES, Case, run_all
-from edgeward import mpc
-from edgeward.backends.mpc.transport.keys import write_keys
+from backends.mpc.three_roles import drawn, free_ports, right
 
+pytest_plugins = ["backends.mpc.deployment_fixtures"]
 SECONDS = 5.0
 """What the others may take to stop."""
 BATCHES = 3
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A small network, its records and right answers, certificates."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)).eval()
-    folder = tmp_path_factory.mktemp("killed")
-    write_keys(folder / "keys")
-    x = np.random.default_rng(0).random((BATCHES, 1, 6, 6), np.float32)
-    with torch.no_grad():
-        right = net(torch.from_numpy(x)).numpy()
-    return {"folder": folder, "plan": mpc.lowered(net, (1, 6, 6)), "x": x, "right": right}
-
-
-def free_ports(count):
-    """Return ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+def world(net, plan, keys):
+    """A small network's plan, its records and right answers, certificates."""
+    x = drawn(BATCHES)
+    return {"keys": keys, "plan": plan, "x": x, "right": right(net, x)}
 
 
 def cases(world, stores, dying=None, dies_at=None):
     """Return the three roles' cases; the role `dying` is killed at its socket or disk call `dies_at`."""
     at, server = (f"127.0.0.1:{port}" for port in free_ports(2))
-    keys, terms = world["folder"] / "keys", {"patience": 4.0, "timeout": 20.0}
+    keys, terms = world["keys"], {"patience": 4.0, "timeout": 20.0}
     kept = {"store": stores / "client"}, {"store": stores / "server"}
     given = {
         "dealer": {"listen": at, "folder": stores / "dealer", **terms},

@@ -9,33 +9,16 @@ import time
 import numpy as np
 import pytest
 
-from backends.mpc.three_roles import SHAPE, deployed, drawn, free_ports, right, small_net
+from backends.mpc.three_roles import deployed, drawn, free_ports, right
 from edgeward import mpc
 from edgeward.backends.mpc.deployment.agreement import Terms
 from edgeward.backends.mpc.deployment.reception import Reception
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
-from edgeward.backends.mpc.transport.keys import write_keys
 from edgeward.backends.mpc.transport.rendezvous import Listener, connect
 
+pytest_plugins = ["backends.mpc.deployment_fixtures"]
 HOST = "127.0.0.1"
 CLIENT, SERVER = 0, 1
-
-
-@pytest.fixture(scope="module")
-def net():
-    return small_net()
-
-
-@pytest.fixture(scope="module")
-def plan(net):
-    return mpc.lowered(net, SHAPE)
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reception") / "keys"
-    write_keys(folder)
-    return folder
 
 
 @pytest.fixture

@@ -9,23 +9,45 @@ from scipy import stats
 
 from backends.mpc.test_mpc_replicated import boundaries, joined, three
 from backends.mpc.test_mpc_replicated import ran as ran_three
+from edgeward.backends.mpc.protocols.coarse_maximum import CoarseMaximum
 from edgeward.backends.mpc.protocols.comparison_layout import Layout
-from edgeward.backends.mpc.protocols.curve import FUNCTIONS
+from edgeward.backends.mpc.protocols.curve import FUNCTIONS, Curve
+from edgeward.backends.mpc.protocols.exponential import Exponential
+from edgeward.backends.mpc.protocols.inverse import Inverse
 from edgeward.backends.mpc.protocols.presets import tailed
+from edgeward.backends.mpc.protocols.softmax import Softmax
+from edgeward.backends.mpc.protocols.standardize import Standardization
 from edgeward.backends.mpc.protocols.window import Window
 from edgeward.backends.mpc.replicated import member as members
 from edgeward.backends.mpc.replicated.activation import relu, sign
-from edgeward.backends.mpc.replicated.curves import activate, curve_value, exponential_value, small_reciprocal
+from edgeward.backends.mpc.replicated.coarse_maximum import below_maximum
+from edgeward.backends.mpc.replicated.curves import activate, curve_value, exponential_value
+from edgeward.backends.mpc.replicated.exponential import exponential
+from edgeward.backends.mpc.replicated.inverse import inverse
 from edgeward.backends.mpc.replicated.member import Member
 from edgeward.backends.mpc.replicated.neighbours import run_three
 from edgeward.backends.mpc.replicated.pooling import clip, max_pool
-from edgeward.backends.mpc.replicated.products import matrix_multiply, multiply
+from edgeward.backends.mpc.replicated.products import matrix_multiply, multiply, square_sums
+from edgeward.backends.mpc.replicated.softmax import softmax
+from edgeward.backends.mpc.replicated.standardize import standardize
 from edgeward.backends.mpc.replicated.truncation import truncate
 from edgeward.backends.mpc.ring import Ring
 from edgeward.backends.mpc.tensor.curves import exponential_demand
 
 ROWS, COLUMNS, F = 40, 40, 14
 COUNT = ROWS * COLUMNS
+# What has fewer bits than the ring or a byte.
+SHORT = {
+    "max/split/choice": 7,
+    "softmax/max/split/choice": 7,
+    "softmax/rows/split/top": 38,
+    "standardize/rows/split/top": 2,
+}
+
+
+def near_one(ring):
+    """Return 1 / x for 0.75 < x < 64 as a curve."""
+    return Curve("reciprocal", ring.fraction, 6, 8, 8, 2, 1, ring.bits, 40)
 
 
 def everything(member, x):
@@ -40,8 +62,16 @@ def everything(member, x):
     matrix_multiply(member, x, x, "matmul")
     for name in ("sigmoid", "gelu"):
         activate(member, x, tailed(name, ring), layout, name)
-    curve_value(member, x, small_reciprocal(ring), "reciprocal")
+    curve_value(member, x, near_one(ring), "reciprocal")
     exponential_value(member, x, exponential_demand(ring, COUNT), "exp")
+    low = below_maximum(member, x, CoarseMaximum(ROWS, COLUMNS, 0, F + 1, 5, F + 8), "max")
+    exponential(member, low, Exponential(COUNT, F, F + 8, 4, 1, 38, 17), "terms")
+    for function in ("reciprocal", "logarithm"):
+        inverse(member, x, Inverse(function, COUNT, F, F - 1, F + 4, F, 4, 30), function)
+    square_sums(member, x, "squares")
+    if ring.bits == 64:
+        softmax(member, x, Softmax(ROWS, COLUMNS, 0, F), "softmax")
+        standardize(member, x, Standardization(ROWS, COLUMNS, F, 1e-5), "standardize")
     clip(member, long, (0.0, 6.0), F, layout, "clip")
     return max_pool(member, images, Window((3, 3), (2, 2), (1, 1)), layout, "pool")
 
@@ -58,7 +88,8 @@ def ran(ring, numbers, owner=0):
     return run_three(party, keep=True)
 
 
-def test_no_place_of_a_key_is_drawn_from_twice(monkeypatch):
+@pytest.mark.parametrize("bits", [61, 64])
+def test_no_place_of_a_key_is_drawn_from_twice(bits, monkeypatch):
     drawn, real = [], members.expand_fields
 
     def watched(key, place, fields):
@@ -66,7 +97,7 @@ def test_no_place_of_a_key_is_drawn_from_twice(monkeypatch):
         return real(key, place, fields)
 
     monkeypatch.setattr(members, "expand_fields", watched)
-    ran(Ring(61, F), np.full((ROWS, COLUMNS), 3.0))
+    ran(Ring(bits, F), np.full((ROWS, COLUMNS), 3.0))
     assert max(Counter(draw[:3] for draw in drawn).values()) == 1
     # The other holder of a key drew the same there, and nobody else drew from it.
     assert set(Counter(draw[1:] for draw in drawn).values()) == {2}
@@ -82,13 +113,15 @@ def test_what_each_party_receives_is_uniform_and_inside_the_ring(bits, number):
         assert len(messages) > 40
         for message in messages:
             data = message.array.reshape(-1)
-            contents = [data] if data.dtype == np.uint8 else []
-            if data.dtype == np.uint64:
-                assert int(data.max()) < 2**bits, message.label
-                contents = [(data >> np.uint64(place)) & np.uint64(255) for place in (0, bits - 8)]
-            for content in contents:
+            width = SHORT.get(message.label, {"uint8": 8, "uint64": bits}.get(data.dtype.name, 0))
+            if not width:
+                continue
+            assert int(data.max()) < 2**width, message.label
+            size = min(1 << width, 256)
+            for place in {0, max(0, width - 8)}:
+                content = (data >> data.dtype.type(place)) & data.dtype.type(size - 1)
                 if len(content) >= 1280:
-                    counts = np.bincount(content.astype(np.int64), minlength=256)
+                    counts = np.bincount(content.astype(np.int64), minlength=size)
                     assert stats.chisquare(counts).pvalue > 1e-9, message.label
 
 
@@ -129,7 +162,7 @@ def test_activations_at_the_ends_of_the_comparison_with_boundary_shares(name):
 
 def test_exp_and_reciprocal_at_the_ends_of_their_range_with_boundary_shares():
     ring = Ring(64, 16)
-    for low, high, curve, right in ((-20.5, 11, None, np.exp), (0.75, 64, small_reciprocal(ring), lambda x: 1 / x)):
+    for low, high, curve, right in ((-20.5, 11, None, np.exp), (0.75, 64, near_one(ring), lambda x: 1 / x)):
         ends = np.array([low, low + 2.0**-16, 1, high - 2.0**-16])
         t, v = np.repeat(ring.encode(ends), len(SHARES)), np.tile(SHARES, len(ends))
         shares = three(ring, t, np.random.default_rng(0), v, 16)

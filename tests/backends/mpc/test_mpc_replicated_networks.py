@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from backends.mpc.test_mpc_attention import PIECES as ATTENTION
 from backends.mpc.whole_runs import drawn, seeded
 from edgeward.backends.mpc.inference.lowering import lower
-from edgeward.backends.mpc.inference.reference import compute
+from edgeward.backends.mpc.inference.reference import check_range, compute
 from edgeward.backends.mpc.inference.step import Step
 from edgeward.backends.mpc.protocols.comparison_layout import Layout
 from edgeward.backends.mpc.replicated.execution import check_plan
@@ -25,7 +26,7 @@ from edgeward.backends.mpc.transport.network import Network
 from edgeward.backends.mpc.transport.rendezvous import Listener, Meeting, connect
 from edgeward.core.errors import DataError, UnsupportedOperators
 from edgeward.graph import capture
-from edgeward.nets import lenet, pretrained
+from edgeward.nets import lenet, pretrained, vit
 
 DATA = Path(os.environ.get("EDGEWARD_DATA") or Path(__file__).parents[3] / ".." / "shared" / "data")
 
@@ -43,6 +44,10 @@ class Gate(nn.Module):
         return (self.b(x) * gate + self.shift).square().mean((2, 3)) - 0.25
 
 
+ROWS = (
+    *("softmax-first", "softmax-last", "layer-norm", "layer-norm-plain", "layer-norm-read", "group-norm"),
+    *("product-of-matrices", "attention"),
+)
 PIECES = {
     "lenet": (lenet, (1, 28, 28)),
     "gate": (Gate, (3, 8, 8)),
@@ -54,6 +59,7 @@ PIECES = {
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Conv2d(4, 4, 1), nn.Sigmoid()),
         (3, 8, 8),
     ),
+    **{name: (ATTENTION[name], (3, 8, 8)) for name in ROWS},
     "average": (
         lambda: nn.Sequential(nn.AvgPool2d(3, 2, 1), nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(2)),
         (3, 8, 8),
@@ -83,6 +89,29 @@ def test_a_network_among_three_is_close_to_the_float_network_and_sends_what_it_d
     checked(seeded(build), shape)
 
 
+def test_a_small_vision_transformer_among_three():
+    module, shape = seeded(lambda: vit(size=16, dimension=32, depth=2, heads=2)), (3, 16, 16)
+    run, right = checked(module, shape, tolerance=1e-3)
+    np.testing.assert_array_equal(run.answer.argmax(1), right.argmax(1))
+    lowered = lower(capture(module, shape), 2)
+    check_range(lowered.plan, lowered.model, drawn(shape, 2))
+    # A product of secret matrices sends its result, whatever it adds up over: 2 records, 2 heads, 17 tokens, 16 values.
+    products = [[row.online.bytes for row in t.rows if row.operator == "attention"] for t in run.metered]
+    scores, values = 2 * 2 * 17 * 17 * 8, 2 * 2 * 17 * 16 * 8
+    assert [(sent[0], sent[3]) for sent in products] == [(scores, values)] * 3
+
+
+@pytest.mark.slow
+def test_the_vision_transformer_with_weights_that_matter_among_three():
+    """Larger weights than those at the start of training: attention that chooses, activations on both sides."""
+    module = seeded(vit)
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear):
+                layer.weight.mul_(4)
+    checked(module, (3, 32, 32), tolerance=2e-2)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "weights").exists(), reason="no published weights in EDGEWARD_DATA")
 def test_the_pretrained_resnet_20_among_three_gives_the_labels_of_the_float_network():
@@ -106,6 +135,18 @@ def test_only_the_owner_of_the_records_learns_and_only_owners_send_their_data():
     assert [table.setup.bytes > 32 for table in run.metered] == [False, True, False]
     assert all(table.offline == table.offline_setup == 0 for table in run.metered)
     assert run.rounds == max(table.online.rounds for table in run.metered)
+
+
+def concrete(kind):
+    below = kind.__subclasses__()
+    return [found for one in below for found in concrete(one)] if below else [kind]
+
+
+def test_every_step_of_two_parties_has_a_protocol_among_three():
+    plan = lower(small()).plan
+    kinds = [kind for kind in concrete(Step) if kind.__module__.startswith("edgeward.")]
+    assert len(kinds) > 15
+    check_plan(type(plan)(plan.ring, tuple(map(object.__new__, kinds)), plan.input, plan.output, (1,), (1,)))
 
 
 def test_refusals():

@@ -6,32 +6,15 @@ import shutil
 import numpy as np
 import pytest
 
-from backends.mpc.three_roles import ROLES, SHAPE, deployed, drawn, right, small_net
-from edgeward import mpc
+from backends.mpc.three_roles import ROLES, deployed, drawn, right
 from edgeward.backends.mpc.deployment.claim import Claim
 from edgeward.backends.mpc.deployment.store import TupleStore
 from edgeward.backends.mpc.offline.sealing import StoreError
 from edgeward.backends.mpc.offline.tuples import SupplyError
 from edgeward.backends.mpc.transport.failures import ChannelError
-from edgeward.backends.mpc.transport.keys import write_keys
 from edgeward.core.errors import ConfigError
 
-
-@pytest.fixture(scope="module")
-def net():
-    return small_net()
-
-
-@pytest.fixture(scope="module")
-def plan(net):
-    return mpc.lowered(net, SHAPE)
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("restarts") / "keys"
-    write_keys(folder)
-    return folder
+pytest_plugins = ["backends.mpc.deployment_fixtures"]
 
 
 @pytest.fixture(scope="module")

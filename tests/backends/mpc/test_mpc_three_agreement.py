@@ -8,9 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backends.mpc.three_roles import SHAPE, Between, drawn, small_net
+from backends.mpc.three_roles import Between, drawn
 from backends.mpc.trio_roles import assisted
-from edgeward import mpc
 from edgeward.backends.mpc.deployment.agreement import ASSISTANT
 from edgeward.backends.mpc.deployment.trio import agree_run, arrive, await_client, hear_command
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
@@ -18,6 +17,7 @@ from edgeward.backends.mpc.transport.meter import Meter
 from edgeward.backends.mpc.transport.pair import local_pair
 from edgeward.core.errors import EdgewardError
 
+pytest_plugins = ["backends.mpc.deployment_fixtures"]
 STOP, GO = 0, 1
 WORDS = st.tuples(st.integers(0, 2**64 - 1) | st.integers(0, 3), st.integers(0, 2**64 - 1) | st.integers(0, 3))
 FUZZ = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,11 +34,6 @@ def end(*channels):
         thread.start()
     for thread in threads:
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def plan():
-    return mpc.lowered(small_net(), SHAPE)
 
 
 @pytest.fixture

@@ -7,26 +7,23 @@ import numpy as np
 import pytest
 
 from backends.mpc.party_process import Case, run_all
-from backends.mpc.three_roles import SHAPE, drawn, free_ports, right, small_net
+from backends.mpc.three_roles import drawn, free_ports, right
 from backends.mpc.trio_roles import TRIO
 from edgeward import mpc
-from edgeward.backends.mpc.transport.keys import write_keys
 
+pytest_plugins = ["backends.mpc.deployment_fixtures"]
 SECONDS = 5.0
 """What the others may take to stop."""
 BATCHES = 3
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A small network, its records, right and simulated answers, and certificates."""
-    net, x = small_net(), drawn(BATCHES)
-    keys = tmp_path_factory.mktemp("three-killed") / "keys"
-    write_keys(keys, TRIO)
-    plan = mpc.lowered(net, SHAPE)
+def world(net, plan, trio_keys):
+    """A small network's plan, its records, right and simulated answers, and certificates."""
+    x = drawn(BATCHES)
     with mpc.simulate(parties=3) as run:
         simulated = np.concatenate([run(plan, x[i : i + 1]) for i in range(BATCHES)])
-    return {"keys": keys, "plan": plan, "x": x, "right": right(net, x), "simulated": simulated}
+    return {"keys": trio_keys, "plan": plan, "x": x, "right": right(net, x), "simulated": simulated}
 
 
 def cases(world, dying=None, dies_at=None):

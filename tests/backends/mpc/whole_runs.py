@@ -1,5 +1,7 @@
 """Networks with weights that fold wrongly if a fold is wrong, and everything that must hold of a secret run."""
 
+import functools
+
 import numpy as np
 import torch
 from torch import nn
@@ -10,6 +12,18 @@ from edgeward.backends.mpc.inference.reference import check_range, compute, deal
 from edgeward.backends.mpc.inference.simulation import simulate
 from edgeward.backends.mpc.offline.tuples import Dealer
 from edgeward.graph import capture
+from edgeward.nets import lenet
+
+
+class Module(nn.Module):
+    """A forward pass given as a function of the layers and the input."""
+
+    def __init__(self, forward, **layers):
+        super().__init__()
+        self.layers, self.function = nn.ModuleDict(layers), forward
+
+    def forward(self, x):
+        return self.function(self.layers, x)
 
 
 def seeded(build):
@@ -27,6 +41,11 @@ def seeded(build):
                 nn.init.uniform_(layer.weight, 0.5, 1.5)
                 nn.init.normal_(layer.bias, std=0.3)
     return module.eval()
+
+
+@functools.cache
+def lenet_network():
+    return capture(seeded(lenet), (1, 28, 28))
 
 
 def drawn(shape, records, seed=0):

@@ -78,9 +78,7 @@ class Party:
         """Return each share sent with the share that came: `open_all` for a caller that adds them on its way."""
         sent = [np.ascontiguousarray(part, self.ring.dtype) for part in mine]
         came = self.link.exchange_all(sent, labels)
-        return [
-            (part, _same_place(part, other, label)) for part, other, label in zip(sent, came, labels, strict=True)
-        ]
+        return [(part, _same_place(part, other, label)) for part, other, label in zip(sent, came, labels, strict=True)]
 
     def reveal(self, x: Shared, label: str = "result") -> Elements:
         """Return the value of `x`: both parties learn it, and whatever follows from it. One element each, 1 round."""

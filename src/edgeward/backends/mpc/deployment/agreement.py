@@ -17,6 +17,7 @@ from edgeward.backends.mpc.inference.plan_text import read_plan, write_plan
 from edgeward.backends.mpc.offline.tuples import SupplyError
 from edgeward.backends.mpc.transport.channel import Channel
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
+from edgeward.backends.mpc.transport.identity import check_identity
 from edgeward.backends.mpc.transport.meter import Meter
 from edgeward.backends.mpc.transport.network import Network
 from edgeward.backends.mpc.transport.rendezvous import Meeting
@@ -102,16 +103,17 @@ class Terms:
     def meeting(self, party: int, peer: int, *, idle: bool = False, meter: Meter | None = None) -> Meeting:
         """Return the meeting of `party` with `peer`; `idle` where silence is no sign of trouble.
 
-        `meter` is that of a party whose channels are counted together.
+        `meter` is that of a party whose channels are counted together. Raises: `ConfigError` for credentials that
+        cannot be used, or are not those of `party`.
         """
-        # Compiled before anybody waits: the first use on a machine may take a minute.
-        kernels()
+        names, session = (ROLES, _session()) if self.parties == 2 else (TRIO_ROLES, _trio_session())
         credentials = None if self.keys is None else Credentials(self.keys)
         if credentials is not None:
-            credentials.context(server=party != CLIENT)
+            check_identity(credentials, names[party])
+        # Compiled before anybody waits: the first use on a machine may take a minute.
+        kernels()
         timeout = _IDLE_SECONDS if idle else self.timeout
         network = None if idle else self.network
-        names, session = (ROLES, _session()) if self.parties == 2 else (TRIO_ROLES, _trio_session())
         return Meeting(party, peer, names[peer], session, credentials, timeout, network=network, meter=meter)
 
 

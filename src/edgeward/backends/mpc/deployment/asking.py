@@ -70,8 +70,8 @@ class Client:
             )
 
     def run(
-        self, records: Float[np.ndarray, "n *shape"], answered: Callable[[int, int], None] = lambda done, total: None
-    ) -> Float[np.ndarray, "n *classes"]:
+        self, records: Float[np.ndarray, " n *shape"], answered: Callable[[int, int], None] = lambda done, total: None
+    ) -> Float[np.ndarray, " n *classes"]:
         """Return the network's answer for each record, all of them or none; batches as the server's plan has them.
 
         The last batch is filled with zeros, which cost as much as records; `answered` is told how many batches are

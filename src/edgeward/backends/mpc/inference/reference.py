@@ -23,7 +23,9 @@ from edgeward.backends.mpc.simulator import Simulator
 from edgeward.core.errors import DataError
 
 
-def compute(plan: Plan, model: Model, records: Float[np.ndarray, "n *shape"], masks: Masks | None = None) -> np.ndarray:
+def compute(
+    plan: Plan, model: Model, records: Float[np.ndarray, " n *shape"], masks: Masks | None = None
+) -> np.ndarray:
     """Return what the plan computes, by one trusted computer.
 
     `masks` are the dealer's in the order of `plan.demands` (`dealt_masks`): then the result is that of the protocols,
@@ -49,7 +51,7 @@ class OutOfRange(DataError):
     """Values that a secure run would get wrong without notice."""
 
 
-def check_range(plan: Plan, model: Model, records: Float[np.ndarray, "n *shape"]) -> dict[str, float]:
+def check_range(plan: Plan, model: Model, records: Float[np.ndarray, " n *shape"]) -> dict[str, float]:
     """Return, per comparison, truncation and sum, the largest size seen over the size allowed (below 1 is right).
 
     Guarantee: for these records only (measured); what a product itself lets wrap around the ring looks like any other

@@ -98,8 +98,8 @@ class Session:
             yield step.prepare(self._party, self._held, materials)
 
     def run(
-        self, request: Request, records: Float[np.ndarray, "n *shape"] | None = None
-    ) -> Float[np.ndarray, "n *classes"] | None:
+        self, request: Request, records: Float[np.ndarray, " n *shape"] | None = None
+    ) -> Float[np.ndarray, " n *classes"] | None:
         """Run the network; return the answer at party 0 and None at party 1.
 
         `records` at party 0, None at party 1. Cost: `cost_table` of the plan. Raises: `DataError` for records that do

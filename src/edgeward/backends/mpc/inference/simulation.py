@@ -28,7 +28,7 @@ _SECONDS = 600.0
 class Simulation:
     """What a simulated run gave: the answer of the records' owner, the declared cost, and what each party counted."""
 
-    answer: Float[np.ndarray, "n *classes"] = field(repr=False)
+    answer: Float[np.ndarray, " n *classes"] = field(repr=False)
     declared: CostTable = field(repr=False)
     metered: tuple[CostTable, CostTable] = field(repr=False)
 
@@ -40,7 +40,7 @@ class Simulation:
 
 def simulate(
     lowered: Lowered,
-    records: Float[np.ndarray, "n *shape"],
+    records: Float[np.ndarray, " n *shape"],
     *,
     dealer: Dealer | None = None,
     network: Network | None = None,

@@ -50,25 +50,27 @@ class MatrixStep(Step):
     def run(
         self, party: Party, values: Sequence[Shared], held: Held, materials: Sequence[Material]
     ) -> tuple[Shared, ...]:
-        x, y = self._stacks(values)
-        return (self._scaled(party.ring, matrix_multiply(party, x, y, materials[0], self.label)),)
+        x, y = self.stacks(values)
+        return (self.scaled(party.ring, matrix_multiply(party, x, y, materials[0], self.label)),)
 
     def clear(
         self, simulator: Simulator, values: Sequence[Shared], model: Mapping[str, Elements], masks: Masks
     ) -> tuple[Shared, ...]:
         next(masks)
-        x, y = self._stacks(values)
+        x, y = self.stacks(values)
         product = stacked_product(simulator.ring, x.elements, y.elements)
-        return (self._scaled(simulator.ring, Shared(product, x.fraction + y.fraction)),)
+        return (self.scaled(simulator.ring, Shared(product, x.fraction + y.fraction)),)
 
-    def _stacks(self, values: Sequence[Shared]) -> tuple[Shared, Shared]:
+    def stacks(self, values: Sequence[Shared]) -> tuple[Shared, Shared]:
+        """Return both factors as stacks [count, rows, columns], the right one turned where the step says so; local."""
         x, y = (
             Shared(value.elements.reshape(-1, *shape[-2:]), value.fraction)
             for value, shape in zip((values[0], values[-1]), (self.left, self.right), strict=True)
         )
         return x, Shared(np.ascontiguousarray(y.elements.swapaxes(1, 2)), y.fraction) if self.turned else y
 
-    def _scaled(self, ring: Ring, z: Shared) -> Shared:
+    def scaled(self, ring: Ring, z: Shared) -> Shared:
+        """Return the product of the stacks times the step's factor, in the result's shape; local."""
         shape = (*self.left[:-1], z.shape[-1])
         elements = ring.wrap(z.elements * ring.constant(self.factor)).reshape(shape)
         return Shared(elements, z.fraction + self.places)

@@ -99,7 +99,9 @@ def pieces(curve: Curve) -> Float64[np.ndarray, "pieces powers"]:
     return np.stack(rows)
 
 
-def shifted(curve: Curve, rows: Float64[np.ndarray, "powers *n"], place: np.ndarray) -> Int64[np.ndarray, "powers *n"]:
+def shifted(
+    curve: Curve, rows: Float64[np.ndarray, " powers *n"], place: np.ndarray
+) -> Int64[np.ndarray, " powers *n"]:
     """Return the integer coefficients of p(y - place / 2^place_bits) in y, for one piece p per value.
 
     Term by term, so that a dealer and an oracle round alike. The lowest has `scale` fraction bits, the others

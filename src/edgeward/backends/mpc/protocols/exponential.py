@@ -73,18 +73,18 @@ class Exponential(Demand):
     def cost(self, ring: Ring) -> Cost:
         return Cost(self.count * Ring(self.domain_bits, 0).element_bytes, 1)
 
-    def own_factor(self, mask: UInt64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
+    def own_factor(self, mask: UInt64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
         """Return exp(-w) for the places w of masks."""
         place = (mask & np.uint64((1 << self.place_bits) - 1)).astype(np.float64)
         return np.asarray(np.exp(-place / 2.0**self.fraction))
 
-    def segment_factors(self) -> Float64[np.ndarray, "pieces"]:
+    def segment_factors(self) -> Float64[np.ndarray, " pieces"]:
         """Return exp(p h) by p modulo 2^segments."""
         slots, bottom = 1 << self.segments, self.top - (1 << self.segments) + 1
         numbers = bottom + (np.arange(slots) - bottom) % slots
         return np.asarray(np.exp(np.minimum(numbers * 2.0 ** (self.place_bits - self.fraction), 60.0)))
 
-    def rounded(self, step: Float64[np.ndarray, "n"], own: Float64[np.ndarray, "n"]) -> np.ndarray:
+    def rounded(self, step: Float64[np.ndarray, " n"], own: Float64[np.ndarray, " n"]) -> np.ndarray:
         """Return the product with `scale` fraction bits; 0 where no value of the domain leads."""
         scaled = np.rint(step * own * 2.0**self.scale)
         return np.where(scaled < _LARGEST, scaled, 0.0).astype(np.int64)
@@ -122,7 +122,7 @@ def exponential(party: Party, t: Elements, material: Material, label: str = "exp
     return Shared(party.ring.wrap(share).reshape(t.shape), demand.scale + demand.power)
 
 
-def public_factor(demand: Exponential, opened: UInt64[np.ndarray, "n"]) -> UInt64[np.ndarray, "n"]:
+def public_factor(demand: Exponential, opened: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
     """Return exp(v) with `power` fraction bits for the places v of opened values: the same integers everywhere."""
     place = (opened & np.uint64((1 << demand.place_bits) - 1)).astype(np.intp)
     low = demand.place_bits // 2
@@ -134,7 +134,7 @@ def public_factor(demand: Exponential, opened: UInt64[np.ndarray, "n"]) -> UInt6
 
 
 @functools.lru_cache(maxsize=32)
-def _exponentials(bits: int, exponent: int, scale: int) -> UInt64[np.ndarray, "entries"]:
+def _exponentials(bits: int, exponent: int, scale: int) -> UInt64[np.ndarray, " entries"]:
     """Return round(exp(i 2^exponent) 2^scale), by decimal arithmetic, which rounds alike on every machine."""
     context = Context(prec=40)
     unit = context.power(Decimal(2), Decimal(exponent))

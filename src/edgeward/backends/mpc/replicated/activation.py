@@ -18,6 +18,7 @@ from edgeward.backends.mpc.replicated.comparison import nonnegative, sign_moves
 from edgeward.backends.mpc.replicated.member import Member, Replicated, ReplicatedBits, Split
 from edgeward.backends.mpc.replicated.schedule import Move, Moves, from_one, rotation
 from edgeward.backends.mpc.replicated.truncation import Sides, sides, top_field
+from edgeward.backends.mpc.replicated.words import two_sides
 from edgeward.backends.mpc.ring import Elements, Ring
 from edgeward.core.errors import ConfigError
 
@@ -96,5 +97,4 @@ def _products(member: Member, mine: Sides, known: Elements, splits: list[Split])
 
 def _choice(member: Member, bits: ReplicatedBits, count: int) -> Elements:
     """Return d at party 0 and b_2 elsewhere, as elements 0 and 1."""
-    plane = {0: bits.own ^ bits.next, 1: bits.next, 2: bits.own}[member.number]
-    return unpack(plane[0], count).astype(member.ring.dtype)
+    return unpack(two_sides(member, bits)[0], count).astype(member.ring.dtype)

@@ -101,8 +101,3 @@ def activate(member: Member, x: Replicated, tailed: Tailed, layout: Layout, labe
             total = total + bit[x.own.size :] * ring.constant(tailed.above - tailed.below)
         parts.append(ring.wrap(total).reshape(x.shape))
     return Replicated(parts[0], parts[1], x.fraction)
-
-
-def small_reciprocal(ring: Ring) -> Curve:
-    """Return 1 / x for 0.75 < x < 64, in segments of a quarter (18 KiB of table for each value)."""
-    return Curve("reciprocal", ring.fraction, 6, 8, 8, 2, 1, ring.bits, 40)

@@ -10,9 +10,10 @@ from typing import Any
 
 from edgeward.backends.mpc.inference.plan import Plan
 from edgeward.backends.mpc.inference.step import Step
+from edgeward.backends.mpc.inference.steps_attention import MatrixStep
 from edgeward.backends.mpc.inference.steps_linear import LinearStep, bias_name
 from edgeward.backends.mpc.inference.steps_local import LocalStep
-from edgeward.backends.mpc.inference.steps_math import CurveStep
+from edgeward.backends.mpc.inference.steps_math import CurveStep, RowStep, SoftmaxStep, StandardizeStep
 from edgeward.backends.mpc.inference.steps_nonlinear import (
     ClipStep,
     MaxPoolStep,
@@ -23,12 +24,15 @@ from edgeward.backends.mpc.inference.steps_nonlinear import (
 )
 from edgeward.backends.mpc.protocols.linear import add_bias
 from edgeward.backends.mpc.protocols.presets import tailed
+from edgeward.backends.mpc.protocols.softmax import Softmax
 from edgeward.backends.mpc.replicated.activation import relu, relu_moves
 from edgeward.backends.mpc.replicated.curves import activate, activation_moves
 from edgeward.backends.mpc.replicated.member import Member, Replicated
 from edgeward.backends.mpc.replicated.pooling import clip, max_pool, max_pool_moves
-from edgeward.backends.mpc.replicated.products import linear, multiply, product_moves
+from edgeward.backends.mpc.replicated.products import linear, matrix_multiply, multiply, product_moves
 from edgeward.backends.mpc.replicated.schedule import Moves, under
+from edgeward.backends.mpc.replicated.softmax import softmax, softmax_moves
+from edgeward.backends.mpc.replicated.standardize import standardize, standardize_moves
 from edgeward.backends.mpc.replicated.truncation import truncate, truncation_moves
 from edgeward.backends.mpc.ring import Ring
 from edgeward.backends.mpc.sharing import Shared
@@ -108,6 +112,35 @@ def _curve_moves(ring: Ring, step: CurveStep) -> Moves:
     return (*moves, *activation_moves(ring, step.count, tailed(step.activation, ring), step.layout))
 
 
+def _rows(member: Member, step: RowStep, values: Sequence[Replicated], held: Shares) -> tuple[Replicated, ...]:
+    x, what = values[0], step.what(member.ring)
+    rows = Replicated(x.own.reshape(step.rows, -1), x.next.reshape(step.rows, -1), x.fraction)
+    if isinstance(what, Softmax):
+        z = softmax(member, rows, what, step.label)
+    else:
+        z = standardize(member, rows, what, step.label)
+    return (Replicated(z.own.reshape(x.shape), z.next.reshape(x.shape), z.fraction),)
+
+
+def _rows_moves(ring: Ring, step: RowStep) -> Moves:
+    what = step.what(ring)
+    return softmax_moves(ring, what) if isinstance(what, Softmax) else standardize_moves(ring, what)
+
+
+def _matrices(member: Member, step: MatrixStep, values: Sequence[Replicated], held: Shares) -> tuple[Replicated, ...]:
+    """Multiply the stacks of both factors; what comes before and after is linear and done to each of the two shares."""
+    (x, y), (u, v) = (step.stacks(parts) for parts in zip(*(value.parts() for value in values), strict=True))
+    left, right = Replicated(x.elements, u.elements, x.fraction), Replicated(y.elements, v.elements, y.fraction)
+    own, following = (
+        step.scaled(member.ring, part) for part in matrix_multiply(member, left, right, step.label).parts()
+    )
+    return (Replicated(own.elements, following.elements, own.fraction),)
+
+
+def _matrices_moves(ring: Ring, step: MatrixStep) -> Moves:
+    return product_moves(ring, (*step.left[:-1], step.right[-2 if step.turned else -1]))
+
+
 _Run = Callable[[Member, Any, Sequence[Replicated], Shares], "tuple[Replicated, ...]"]
 _PROTOCOLS: Mapping[type[Step], tuple[_Run, Callable[[Ring, Any], Moves]]] = {
     LinearStep: (_linear, _linear_moves),
@@ -116,6 +149,9 @@ _PROTOCOLS: Mapping[type[Step], tuple[_Run, Callable[[Ring, Any], Moves]]] = {
         lambda ring, step: truncation_moves(ring, step.count, step.shift),
     ),
     CurveStep: (_curve, _curve_moves),
+    SoftmaxStep: (_rows, _rows_moves),
+    StandardizeStep: (_rows, _rows_moves),
+    MatrixStep: (_matrices, _matrices_moves),
     ReluStep: (
         lambda member, step, values, held: (relu(member, values[0], step.shift, step.layout, step.label),),
         lambda ring, step: relu_moves(ring, step.count, step.shift, step.layout),

@@ -155,10 +155,14 @@ class Member:
         self.send(array, label)
         return self.receive(array.shape, array.dtype, label)
 
-    def reshare(self, part: Elements, fraction: int, label: str) -> Replicated:
-        """Return the value whose three summands are each party's `part`: one element each, 1 round."""
-        zero = self._seeds.zero(Field("zero", part.shape, self.ring.bits, False))
-        own = self.ring.wrap(part + zero)
+    def reshare(self, part: Elements, fraction: int, label: str, ring: Ring | None = None) -> Replicated:
+        """Return the value whose three summands are each party's `part`: one element each, 1 round.
+
+        `ring`: where the sum is taken, if not in the member's.
+        """
+        ring = ring or self.ring
+        zero = self._seeds.zero(Field("zero", part.shape, ring.bits, False))
+        own = ring.wrap(part + zero)
         return Replicated(own, self.pass_on(own, label), fraction)
 
     def reshare_bits(self, part: Planes, label: str) -> ReplicatedBits:

@@ -31,10 +31,21 @@ def multiply(member: Member, x: Replicated, y: Replicated, label: str = "multipl
 
 
 def matrix_multiply(member: Member, x: Replicated, y: Replicated, label: str = "matmul") -> Replicated:
-    """Return shares of x y for matrices [m, k] and [k, n]. Cost: m n elements, 1 round; two ring products a party."""
+    """Return shares of x y for matrices [m, k] and [k, n] or stacks of them; fraction bits add up.
+
+    Guarantee: see `Member`; nothing is opened. Cost: `product_moves` of the result, whatever k; two ring products a
+    party.
+    """
     ring = member.ring
-    part = matmul(ring.wrap(x.own + x.next), y.own, ring) + matmul(x.own, y.next, ring)
+    part = matmul(ring.wrap(x.own + x.next), y.own, ring)
+    part = matmul(x.own, y.next, ring, onto=part)
     return member.reshare(ring.wrap(part), x.fraction + y.fraction, label)
+
+
+def square_sums(member: Member, x: Replicated, label: str = "squares") -> Replicated:
+    """Return shares of the sum of squares of each row of [rows, columns]. Cost: one element per row, 1 round."""
+    part = ((x.own + x.next + x.next) * x.own).sum(axis=1, dtype=member.ring.dtype)
+    return member.reshare(member.ring.wrap(part), 2 * x.fraction, label)
 
 
 def linear(

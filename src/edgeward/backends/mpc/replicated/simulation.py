@@ -37,7 +37,7 @@ Tables = tuple[CostTable, CostTable, CostTable]
 class TrioSimulation:
     """What a simulated run of three parties gave: the answer of the records' owner, and each party's costs."""
 
-    answer: Float[np.ndarray, "n *classes"] = field(repr=False)
+    answer: Float[np.ndarray, " n *classes"] = field(repr=False)
     declared: Tables = field(repr=False)
     metered: Tables = field(repr=False)
 
@@ -53,7 +53,7 @@ class TrioSimulation:
 
 
 def simulate_three(
-    lowered: Lowered, records: Float[np.ndarray, "n *shape"], *, network: Network | None = None
+    lowered: Lowered, records: Float[np.ndarray, " n *shape"], *, network: Network | None = None
 ) -> TrioSimulation:
     """Run `lowered` on `records` as three parties on three threads, joined by sockets in this process.
 

@@ -1,4 +1,4 @@
-"""Curved functions of secret tensors among two parties: ranges and sizes of the protocols behind them."""
+"""Curved functions of secret tensors: ranges and sizes of the protocols behind them, and how two parties run them."""
 
 from __future__ import annotations
 
@@ -47,19 +47,20 @@ def _exp(ring: Ring, shape: Shape, layout: Layout) -> Prepared:
     return [demand], lambda party, x, materials, label: exponential(party, x.elements, materials[0], label)
 
 
-def _reciprocal(ring: Ring, shape: Shape, layout: Layout) -> Prepared:
+def inverse_demand(name: str, ring: Ring, count: int, layout: Layout) -> Inverse:
+    """Return what "reciprocal" (from 2^-8) and "log" (from 2^-12) compute, up to 2^13."""
     f = ring.fraction
-    bounds = (f + _INVERSE_LEAST, f + _INVERSE_MOST)
-    what = Inverse("reciprocal", math.prod(shape), f, *bounds, f, 1 + _INVERSE_MOST, _INVERSE_SCALE, style=layout)
-    return what.demands(ring), lambda party, x, materials, label: _inverted(party, x, what, materials, label)
+    least, most = (_LOG_LEAST if name == "log" else _INVERSE_LEAST), _INVERSE_MOST
+    function, weights = ("logarithm", 0) if name == "log" else (name, 1 + most)
+    return Inverse(function, count, f, f + least, f + most, f, weights, _INVERSE_SCALE, style=layout)
 
 
-def _log(ring: Ring, shape: Shape, layout: Layout) -> Prepared:
-    f, count = ring.fraction, math.prod(shape)
-    what = Inverse(
-        "logarithm", count, f, f + _LOG_LEAST, f + _INVERSE_MOST, f, curve_scale=_INVERSE_SCALE, style=layout
-    )
-    return what.demands(ring), lambda party, x, materials, label: _inverted(party, x, what, materials, label)
+def _inverse(name: str) -> Callable[[Ring, Shape, Layout], Prepared]:
+    def prepared(ring: Ring, shape: Shape, layout: Layout) -> Prepared:
+        what = inverse_demand(name, ring, math.prod(shape), layout)
+        return what.demands(ring), lambda party, x, materials, label: _inverted(party, x, what, materials, label)
+
+    return prepared
 
 
 def _inverted(party: Party, x: Shared, what: Inverse, materials: Sequence[Material], label: str) -> Shared:
@@ -67,18 +68,23 @@ def _inverted(party: Party, x: Shared, what: Inverse, materials: Sequence[Materi
     return Shared(flat.elements.reshape(x.shape), flat.fraction)
 
 
-def _softmax(ring: Ring, shape: Shape, layout: Layout) -> Prepared:
+def softmax_demand(ring: Ring, shape: Shape, layout: Layout) -> Softmax:
+    """Return what a softmax over the last of two axes computes."""
     if len(shape) != 2:
         raise ConfigError("softmax is over the last of two axes", expected="[rows, columns]", came=str(list(shape)))
-    what = Softmax(*shape, 0, ring.fraction, layout)
+    return Softmax(*shape, 0, ring.fraction, layout)
+
+
+def _softmax(ring: Ring, shape: Shape, layout: Layout) -> Prepared:
+    what = softmax_demand(ring, shape, layout)
     return what.demands(ring), lambda party, x, materials, label: softmax(party, x, what, materials, label)
 
 
 CURVES: Mapping[str, Callable[[Ring, Shape, Layout], Prepared]] = {
     "exp": _exp,
-    "reciprocal": _reciprocal,
+    "reciprocal": _inverse("reciprocal"),
     "softmax": _softmax,
-    "log": _log,
+    "log": _inverse("log"),
     "sigmoid": _tailed("sigmoid"),
     "tanh": _tailed("tanh"),
 }

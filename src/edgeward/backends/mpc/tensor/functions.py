@@ -15,8 +15,6 @@ from edgeward.core.errors import DataError
 
 # What a logarithm of a probability is taken of at least.
 _LEAST_PROBABILITY = 2.0**-10
-# exp(-20) is below every fraction bit.
-_DEEPEST, _MOST_COLUMNS = 20, 63
 
 
 def relu(x: SecretTensor) -> SecretTensor:
@@ -67,7 +65,7 @@ def exp(x: SecretTensor) -> SecretTensor:
 
 
 def reciprocal(x: SecretTensor) -> SecretTensor:
-    """Return 1 / x for 2^-8 <= x < 2^13; values outside give wrong results without notice. Two parties only."""
+    """Return 1 / x for 2^-8 <= x < 2^13; values outside give wrong results without notice."""
     y = _curve("reciprocal", x)
     return SecretTensor(x.protocols, y.value, [Parent(x, lambda g: -(g * (y * y)))])
 
@@ -79,11 +77,8 @@ def log(x: SecretTensor) -> SecretTensor:
 
 
 def softmax(x: SecretTensor) -> SecretTensor:
-    """Return softmax over the last of two axes.
-
-    Two parties: values in [-64, 62). Three: at most 63 columns, and a comparison for each level of their tournament.
-    """
-    y = _curve("softmax", x) if x.protocols.parties == 2 else _softmax_by_parts(x.detach())
+    """Return softmax over the last of two axes, of values in [-64, 62); outside, results are wrong without notice."""
+    y = _curve("softmax", x)
     return SecretTensor(x.protocols, y.value, [Parent(x, lambda g: (g - (g * y).sum(1, keepdims=True)) * y)])
 
 
@@ -91,7 +86,7 @@ def cross_entropy(logits: SecretTensor, targets: SecretTensor | Public) -> Secre
     """Return the mean over rows of -sum(targets log softmax(logits)); probabilities count as 2^-10 at least.
 
     Targets are distributions, one per row. The gradient is (softmax - targets) / rows; who needs only that saves rounds
-    with `logits.backward((softmax(logits).detach() - targets) / rows)`. Two parties only.
+    with `logits.backward((softmax(logits).detach() - targets) / rows)`.
     """
     p, rows = softmax(logits.detach()), len(logits)
     loss = -(log(relu(p - _LEAST_PROBABILITY) + _LEAST_PROBABILITY) * targets).sum() / rows
@@ -167,16 +162,6 @@ def _kernel_gradient(g: SecretTensor, x: SecretTensor, kernel: tuple[int, ...], 
     images, gradients = x.transpose(1, 0, 2, 3), g.transpose(1, 0, 2, 3)
     whole = conv2d(images, gradients, stride=map_.dilation, padding=map_.padding, dilation=map_.stride)
     return whole[:, :, : kernel[2], : kernel[3]].transpose(1, 0, 2, 3)
-
-
-def _softmax_by_parts(x: SecretTensor) -> SecretTensor:
-    """Return exp(x - max) over its sum, which lies between 1 and the columns; what is far below the largest is kept."""
-    if len(x.shape) != 2 or x.shape[1] > _MOST_COLUMNS:
-        came = str(list(x.shape))
-        raise DataError("no softmax among three", expected=f"[rows, at most {_MOST_COLUMNS} columns]", came=came)
-    below = x - largest(x, 1).reshape(-1, 1)
-    terms = exp(relu(below + _DEEPEST) - _DEEPEST)
-    return terms * _curve("small_reciprocal", terms.sum(1, keepdims=True))
 
 
 def _curve(name: str, x: SecretTensor) -> SecretTensor:

@@ -11,7 +11,6 @@ import numpy as np
 
 from edgeward.backends.mpc.protocols.linear_map import LinearMap, Shape
 from edgeward.backends.mpc.ring import Elements, Ring
-from edgeward.core.errors import UnsupportedOperators
 
 
 @final
@@ -100,12 +99,9 @@ class Protocols(ABC):
     def reveal(self, x: Value, to: int | None) -> Elements | None:
         """Return the elements at party `to` (None: at all) and None elsewhere."""
 
+    @abstractmethod
     def curve(self, name: str, x: Value) -> Value:
         """Return the function called `name` of x (softmax: over the last of two axes)."""
-        raise UnsupportedOperators(
-            [("function", name, "run it among two parties with a dealer")],
-            expected=f"operations with a protocol among {self.parties} parties",
-        )
 
 
 def broadcast(shapes: Sequence[Shape]) -> Shape:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from typing import final
 
 import numpy as np
 
 from edgeward.backends.mpc.protocols.comparison_layout import STANDARD, Layout
 from edgeward.backends.mpc.protocols.linear_map import LinearMap, Shape
-from edgeward.backends.mpc.protocols.lookup import table_field
 from edgeward.backends.mpc.protocols.presets import tailed
 from edgeward.backends.mpc.replicated import activation, curves, products, truncation
+from edgeward.backends.mpc.replicated.inverse import inverse, inverse_moves
 from edgeward.backends.mpc.replicated.member import Member, Replicated
-from edgeward.backends.mpc.replicated.schedule import Move, from_one, rotation
-from edgeward.backends.mpc.ring import Elements
-from edgeward.backends.mpc.tensor.curves import exponential_demand
+from edgeward.backends.mpc.replicated.schedule import Move, Moves, from_one, rotation, under
+from edgeward.backends.mpc.replicated.softmax import softmax, softmax_moves
+from edgeward.backends.mpc.ring import Elements, Ring
+from edgeward.backends.mpc.tensor.curves import exponential_demand, inverse_demand, softmax_demand
 from edgeward.backends.mpc.tensor.protocols import Protocols, Value, broadcast
+from edgeward.core.errors import unknown_name
 
 
 @final
@@ -78,20 +82,54 @@ class Trio(Protocols):
         return self._member.reveal(_replicated(x), to, label)
 
     def curve(self, name: str, x: Value) -> Value:
-        if name not in ("sigmoid", "tanh", "exp", "small_reciprocal"):
-            return super().curve(name, x)
-        label, given, count = self.label(name), _replicated(x), x.size
-        if name == "exp":
-            demand = exponential_demand(self.ring, count)
-            self.declared += curves.table_moves(self.ring, demand.fields(self.ring)[1], count, label)
-            return _value(curves.exponential_value(self._member, given, demand, label))
-        if name == "small_reciprocal":
-            curve = curves.small_reciprocal(self.ring)
-            self.declared += curves.table_moves(self.ring, table_field(curve, count), count, label)
-            return _value(curves.curve_value(self._member, given, curve, label))
-        what = tailed(name, self.ring)
-        self.declared += curves.activation_moves(self.ring, count, what, self._layout, label)
-        return _value(curves.activate(self._member, given, what, self._layout, label))
+        if name not in CURVES:
+            raise unknown_name("function", name, CURVES)
+        label, given, (moves, result) = self.label(name), _replicated(x), CURVES[name](self.ring, x.shape, self._layout)
+        self.declared += under(label, moves)
+        return _value(result(self._member, given, label))
+
+
+_Run = Callable[[Member, Replicated, str], Replicated]
+
+
+def _tailed(name: str) -> Callable[[Ring, Shape, Layout], tuple[Moves, _Run]]:
+    def prepared(ring: Ring, shape: Shape, layout: Layout) -> tuple[Moves, _Run]:
+        what = tailed(name, ring)
+        moves = curves.activation_moves(ring, math.prod(shape), what, layout)
+        return moves, lambda member, x, label: curves.activate(member, x, what, layout, label)
+
+    return prepared
+
+
+def _exp(ring: Ring, shape: Shape, layout: Layout) -> tuple[Moves, _Run]:
+    count = math.prod(shape)
+    what = exponential_demand(ring, count)
+    moves = curves.table_moves(ring, what.fields(ring)[1], count)
+    return moves, lambda member, x, label: curves.exponential_value(member, x, what, label)
+
+
+def _inverse(name: str) -> Callable[[Ring, Shape, Layout], tuple[Moves, _Run]]:
+    def prepared(ring: Ring, shape: Shape, layout: Layout) -> tuple[Moves, _Run]:
+        what = inverse_demand(name, ring, math.prod(shape), layout)
+        return inverse_moves(ring, what), lambda member, x, label: inverse(member, x, what, label)
+
+    return prepared
+
+
+def _softmax(ring: Ring, shape: Shape, layout: Layout) -> tuple[Moves, _Run]:
+    what = softmax_demand(ring, shape, layout)
+    return softmax_moves(ring, what), lambda member, x, label: softmax(member, x, what, label)
+
+
+CURVES: Mapping[str, Callable[[Ring, Shape, Layout], tuple[Moves, _Run]]] = {
+    "exp": _exp,
+    "reciprocal": _inverse("reciprocal"),
+    "softmax": _softmax,
+    "log": _inverse("log"),
+    "sigmoid": _tailed("sigmoid"),
+    "tanh": _tailed("tanh"),
+}
+"""By name: from ring, shape and comparison to what is sent and the protocol of one use."""
 
 
 def _value(x: Replicated) -> Value:
