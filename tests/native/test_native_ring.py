@@ -271,7 +271,9 @@ def emulated(tmp_path_factory):
 
 
 @pytest.mark.parametrize("bits", [32, 64])
-@pytest.mark.parametrize("shape", [(3, 1, 1), (33, 65, 31), (70, 130, 40), (5, 2100, 35), (32, 64, 32), (140, 3, 1030)])
+@pytest.mark.parametrize(
+    "shape", [(3, 1, 1), (33, 65, 31), (70, 130, 40), (5, 2100, 35), (32, 64, 32), (140, 3, 1030), (140, 9, 40)]
+)
 def test_amx_form_with_emulated_tiles(emulated, bits, shape):
     m, k, n = shape
     rng = np.random.default_rng(k)
@@ -300,6 +302,17 @@ def test_products_are_added_in_place(bits, count, m, k, n, seed):
         right, into = onto + ring.matmul(a, b, bits, name), onto.copy()
         assert np.shares_memory(ring.matmul(a, b, bits, name, onto=into), into)
         np.testing.assert_array_equal(into, right)
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("shape", [(129, 2, 65), (300, 260, 5), (97, 513, 1023), (65, 5, 1025), (17, 300, 2060)])
+def test_products_of_more_rows_than_are_packed_at_once(variant, bits, shape):
+    """Past every block of rows, columns and k, where A is packed afresh and where it is not."""
+    m, k, n = shape
+    rng = np.random.default_rng(m)
+    a, b, onto = (draw(rng, size, bits) for size in ((m, k), (k, n), (m, n)))
+    right = onto + a @ b
+    np.testing.assert_array_equal(ring.matmul(a, b, bits, variant, onto=onto), right)
 
 
 def test_nothing_is_added_to_what_does_not_fit():

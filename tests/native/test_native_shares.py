@@ -57,7 +57,8 @@ def test_the_kernels_give_the_bits_of_numpy(case, top_bits):
     bits, shift, count, seed = case
     rng = np.random.default_rng(seed)
     given = [draw(rng, count, bits) for _ in range(3)]
-    top = draw(rng, count, min(top_bits, 8 * given[0].itemsize))
+    # Also of more bits than the other words.
+    top = draw(rng, count, max(top_bits, 8 * holder(shift).itemsize))
     for first in (True, False):
         forms = [
             truncate_opened(*(a.copy() for a in given), top, shift, bits, first, native) for native in (True, False)
@@ -100,6 +101,8 @@ def test_arrays_that_are_not_contiguous_are_taken(native):
 
 def test_what_does_not_fit_is_refused():
     words = np.zeros((2, 4), np.uint64)
+    frozen = words.copy()
+    frozen.flags.writeable = False
     for call in (
         lambda: add_both(words, words, words[:1]),
         lambda: add_both(words, words, words.astype(np.uint32)),
@@ -108,7 +111,29 @@ def test_what_does_not_fit_is_refused():
         lambda: truncate_opened(words, words, words, words[:1], 3, 64, True),
         lambda: truncate_opened(words, words, words, words, 0, 64, True),
         lambda: truncate_opened(words, words, words, words, 63, 64, True),
+        lambda: truncate_opened(words, words, words, words.astype(np.uint8), 9, 64, True),
+        lambda: truncate_opened(words, words, words, words.view(np.int64), 9, 64, True),
+        lambda: truncate_opened(words, frozen, words, words, 9, 64, True),
+        lambda: add_both(frozen, words, words),
+        lambda: turn_factor(frozen, words, words, True),
+        lambda: add_both(*[words.astype(">u8")] * 3),
     ):
         # Shapes are also checked by the annotations, under pytest only.
         with pytest.raises((ConfigError, TypeCheckError)):
             call()
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_arrays_that_are_not_aligned_are_taken(bits):
+    rng = np.random.default_rng(5)
+    given = [draw(rng, 40, bits).reshape(5, 8) for _ in range(3)]
+    shifted = []
+    for array in given:
+        room = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+        room[:] = array
+        assert not room.flags.aligned
+        shifted.append(room)
+    np.testing.assert_array_equal(add_both(*shifted), given[0] + given[1] + given[2])
+    wanted = turn_factor(*(array.copy() for array in given), True)
+    shifted[0][:] = given[0]
+    np.testing.assert_array_equal(turn_factor(*shifted, True), wanted)

@@ -1,7 +1,7 @@
 """Additive shares after an opening: sums, truncation, and the factors of matrix products, each in one pass over memory.
 
 Elements are unsigned words that hold integers modulo 2^bits. Arrays of words narrower than 32 bits (toy rings), or
-that are not contiguous, take the NumPy forms.
+that are not contiguous or not aligned, take the NumPy forms.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ def truncate_opened(
     share = [first] (floor(m / 2^shift) - 2^(bits-2-shift)) - high + 2^(bits-shift) (m's highest bit is 0) top, modulo
     2^bits. Cost: one pass, 4 words of traffic per element. Source: see `edgeward.backends.mpc.protocols.truncation`.
     """
-    _check(mine, theirs, high)
-    if top.shape != mine.shape or not 0 < shift <= bits - 2 or bits > 8 * mine.itemsize:
+    _check(theirs, mine, high)
+    if not 0 < shift <= bits - 2 or bits > 8 * mine.itemsize:
         raise ConfigError("no such truncation", expected="0 < shift <= bits - 2", came=f"{shift} of {bits} bits")
-    library = _library(native, mine, theirs, high) if top.flags.c_contiguous else None
+    if top.shape != mine.shape or top.dtype.kind != "u" or not top.dtype.isnative or 8 * top.itemsize < shift:
+        came = f"{top.dtype}{list(top.shape)}"
+        raise ConfigError("shares of top bits do not fit", expected=f"words of {shift} bits or more", came=came)
+    library = _library(native and top.itemsize <= mine.itemsize, mine, theirs, high, top)
     if library is None:
         one, other, upper, lead = (array.reshape(-1) for array in (mine, theirs, high, top))
         for start in range(0, mine.size, _PIECE):
@@ -92,16 +95,18 @@ def turn_factor(
     return a
 
 
-def _check(*arrays: np.ndarray) -> None:
-    """Refuse shares that are not of one shape and type."""
-    kinds = {(array.shape, array.dtype) for array in arrays}
-    if len(kinds) != 1 or arrays[0].dtype.kind != "u":
-        came = ", ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
+def _check(onto: np.ndarray, *others: np.ndarray) -> None:
+    """Refuse shares that are not of one shape and type, and a result that cannot be written over `onto`."""
+    kinds = {(array.shape, array.dtype) for array in (onto, *others)}
+    if len(kinds) != 1 or onto.dtype.kind != "u" or not onto.dtype.isnative:
+        came = ", ".join(f"{array.dtype}{list(array.shape)}" for array in (onto, *others))
         raise ConfigError("shares do not fit", expected="unsigned words of one shape and type", came=came)
+    if not onto.flags.writeable:
+        raise ConfigError("a share cannot be written over", expected="an array of its own", came="a read-only array")
 
 
 def _library(native: bool, *arrays: np.ndarray) -> ctypes.CDLL | None:
-    whole = arrays[0].itemsize >= 4 and all(array.flags.c_contiguous for array in arrays)
+    whole = arrays[0].itemsize >= 4 and all(array.flags.c_contiguous and array.flags.aligned for array in arrays)
     return kernels().library if native and whole else None
 
 

@@ -1,17 +1,26 @@
 """Large messages both ways at once: one thread sends and receives, whatever the other end or another thread does."""
 
+import random
 import socket
+import sys
 import threading
 import time
+from linecache import getline
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from edgeward.backends.mpc.transport import channel as channel_module
 from edgeward.backends.mpc.transport.channel import Channel
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
 from edgeward.backends.mpc.transport.frames import CHUNK_BYTES, HEADER_BYTES, Header, Kind, tag
+from edgeward.backends.mpc.transport.keys import write_keys
 from edgeward.backends.mpc.transport.pair import local_pair
-from edgeward.backends.mpc.transport.stream import SocketStream
+from edgeward.backends.mpc.transport.stream import Deadline, SocketStream
+from edgeward.backends.mpc.transport.tls import secure
 
 PATIENCE = 2.0
 # More than the sockets of both ends hold together.
@@ -185,3 +194,199 @@ def test_what_the_caller_reuses_after_an_exchange_has_left():
     other.join()
     first.abort()
     second.abort()
+
+
+class Crumbs(socket.socket):
+    """A socket that takes and gives what it likes of what it is asked for, and often nothing."""
+
+    def __init__(self, end, seed):
+        super().__init__(fileno=end.detach())
+        self._random = random.Random(seed)
+
+    def _some(self, count):
+        if self._random.random() < 0.2:
+            raise BlockingIOError
+        return self._random.choice([1, 5, 31, 33, 1000, 20_000, 1 << 17]) if count else 0
+
+    def sendmsg(self, parts):
+        joined = b"".join(parts)
+        return self.send(joined[: self._some(len(joined))])
+
+    def recv_into(self, view):
+        return super().recv_into(view[: self._some(len(view))])
+
+
+def connected(contexts=None, *, wrap=lambda end, place: end, peers=("client", "server")):
+    """Both ends of a connection with the smallest buffers the system gives, over TLS with `contexts`."""
+    ends = socket.socketpair()
+    streams = []
+    for place, end in enumerate(ends):
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            end.setsockopt(socket.SOL_SOCKET, option, 1)
+        streams.append(SocketStream(wrap(end, place)))
+    if contexts is not None:
+        plain, made = streams, {}
+
+        def greet(place):
+            made[place] = secure(
+                plain[place], contexts[place], [peers[place]], server=place == 0, deadline=Deadline(PATIENCE)
+            )
+
+        other = parallel(greet, 1)
+        greet(0)
+        other.join()
+        streams = [made[0], made[1]]
+    return [Channel(stream, party=place, timeout=PATIENCE) for place, stream in enumerate(streams)]
+
+
+@pytest.fixture(scope="module")
+def contexts(tmp_path_factory):
+    keys = write_keys(tmp_path_factory.mktemp("keys") / "made")
+    return keys["server"].context(server=True), keys["client"].context(server=False)
+
+
+SIZES = st.lists(st.sampled_from([0, 1, 7, 8192, 8193, 50_000, CHUNK_BYTES // 8, CHUNK_BYTES // 8 + 1]), max_size=3)
+
+
+@pytest.mark.parametrize("secured", [False, True])
+@given(rounds=st.lists(st.tuples(st.booleans(), st.booleans(), SIZES), max_size=4), seed=st.integers(0, 2**32))
+@settings(max_examples=8, deadline=None)
+def test_any_split_of_the_bytes_gives_the_same_arrays(contexts, secured, rounds, seed):
+    """Rounds that begin with a large message of either party, so that its sending thread may still be at work."""
+    channels = connected(contexts if secured else None, wrap=lambda end, place: Crumbs(end, f"{seed} {place}"))
+    failures = []
+
+    def party(place):
+        try:
+            for number, (*early, sizes) in enumerate(rounds):
+                values = [np.full(size, 10 * number + place) for size in sizes]
+                if early[place]:
+                    channels[place].send(np.full(30_000, place), "early")
+                if early[1 - place]:
+                    assert (channels[place].receive((30_000,), np.int64, "early") == 1 - place).all()
+                came = channels[place].exchange_all(values, [f"{number}"] * len(sizes))
+                assert [len(value) for value in came] == sizes
+                assert all((value == 10 * number + 1 - place).all() for value in came)
+            channels[place].close()
+        except BaseException as error:
+            failures.append(error)
+
+    other = parallel(party, 1)
+    party(0)
+    other.join(3 * PATIENCE)
+    for channel in channels:
+        channel.abort()
+    assert not other.is_alive()
+    assert not failures
+
+
+def tracing(place, often, seen):
+    """Return a trace function that notes the lines of the transport and interrupts at one met `often` times."""
+    room = str(Path(channel_module.__file__).parent)
+
+    def trace(frame, event, argument):
+        here = (frame.f_code.co_filename, frame.f_lineno)
+        if not here[0].startswith(room):
+            return None
+        # The line of a `with` is met again before it ends: no signal comes there.
+        if event == "line" and not getline(*here).lstrip().startswith("with "):
+            seen[here] = seen.get(here, 0) + 1
+            if here == place and seen[here] == often:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+def interrupted_exchange(place, often, *, leaves):
+    """Interrupt an exchange, write over what was sent, and return the lines met and what the other end received."""
+    first, second = connected()
+    value, came, seen, before = np.zeros(9000, np.int64), [], {}, sys.gettrace()
+    other = parallel(lambda: came.append(second.abort() if leaves else exchanged(second, np.zeros_like(value), [])))
+    sys.settrace(tracing(place, often, seen))
+    try:
+        first.exchange(value, "step")
+    except (KeyboardInterrupt, ChannelError):
+        pass
+    finally:
+        sys.settrace(before)
+    value[:] = 1
+    # As long as the sending thread would need.
+    time.sleep(0.01)
+    first.abort()
+    other.join(PATIENCE)
+    assert not other.is_alive(), place
+    second.abort()
+    return seen, came[0]
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_an_interrupt_at_any_line_lets_nothing_out_that_was_written_later(leaves, monkeypatch):
+    monkeypatch.setattr(channel_module, "_LAST_WORDS_SECONDS", 0.01)
+    seen, _ = interrupted_exchange(None, 0, leaves=leaves)
+    assert len(seen) > 60
+    for place, often in seen.items():
+        _, came = interrupted_exchange(place, often // 2 + 1, leaves=leaves)
+        assert came is None or not came.any(), place
+    assert not any(thread.name == "edgeward-sender" for thread in threading.enumerate())
+
+
+def test_labels_that_do_not_fit_send_nothing(ends):
+    channel, there = ends
+    with pytest.raises(ValueError, match="shorter"):
+        channel.exchange_all([np.zeros(MUCH, np.uint8)] * 2, ["step"])
+    assert channel.meter.reading().sent == 0
+    there.sendall(frame(Kind.DATA, bytes(24), 0, 24))
+    assert len(channel.exchange(np.zeros(3, np.int64), "step")) == 3
+
+
+def test_an_exchange_sends_though_another_thread_receives(ends):
+    channel, there = ends
+    there.settimeout(PATIENCE)
+    heard = []
+    first = parallel(lambda: heard.append(channel.receive((3,), np.int64, "step")))
+    time.sleep(0.05)
+    second = parallel(lambda: heard.append(channel.exchange(np.zeros(MUCH // 8, np.int64), "step")))
+    read(there, MUCH + HEADER_BYTES * 4)
+    there.sendall(frame(Kind.DATA, bytes(24), 0, 24))
+    first.join(PATIENCE)
+    there.sendall(b"".join(frame(Kind.DATA, bytes(n), i + 1, MUCH, last=i == 3) for i, n in enumerate(CUT)))
+    second.join(PATIENCE)
+    assert [len(value) for value in heard] == [3, MUCH // 8]
+
+
+CUT = [CHUNK_BYTES] * 3 + [MUCH - 3 * CHUNK_BYTES]
+
+
+def test_an_exchange_does_not_wait_for_what_another_thread_sends(ends):
+    channel, there = ends
+    there.settimeout(PATIENCE)
+    heard = []
+    exchange = parallel(lambda: heard.append(channel.exchange(np.zeros(3, np.int64), "step")))
+    read(there, HEADER_BYTES + 24)
+    # Nobody reads this: more than the buffers hold, from before the answer comes.
+    channel.send(np.ones(MUCH, np.uint8), "other")
+    there.sendall(frame(Kind.DATA, bytes(24), 0, 24))
+    exchange.join(PATIENCE / 2)
+    assert not exchange.is_alive()
+    assert len(heard) == 1
+    assert read(there, MUCH)[HEADER_BYTES : HEADER_BYTES + 9] == b"\1" * 9
+
+
+def test_waiting_costs_no_processor_time(ends):
+    channel, there = ends
+    spent = []
+
+    def exchange():
+        start = time.thread_time()
+        channel.exchange(np.zeros(MUCH, np.uint8), "step")
+        spent.append(time.thread_time() - start)
+
+    thread = parallel(exchange)
+    time.sleep(PATIENCE / 4)
+    read(there, MUCH + HEADER_BYTES * len(CUT))
+    time.sleep(PATIENCE / 4)
+    there.sendall(b"".join(frame(Kind.DATA, bytes(n), i, MUCH, last=i == 3) for i, n in enumerate(CUT)))
+    thread.join(PATIENCE)
+    assert spent[0] < PATIENCE / 8

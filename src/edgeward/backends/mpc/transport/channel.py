@@ -15,7 +15,7 @@ from edgeward.backends.mpc.transport.failures import ChannelError, Failure
 from edgeward.backends.mpc.transport.frames import Incoming, Kind, tag
 from edgeward.backends.mpc.transport.meter import Meter
 from edgeward.backends.mpc.transport.network import Clock, Network
-from edgeward.backends.mpc.transport.sender import Sender
+from edgeward.backends.mpc.transport.sender import AT_ONCE_BYTES, Sender
 from edgeward.backends.mpc.transport.stream import Stream
 from edgeward.core.errors import ConfigError
 
@@ -63,7 +63,7 @@ class Channel:
         self._incoming = Incoming(self._fill)
         self._patience = timeout
         self._receiving, self._ending = threading.RLock(), threading.Lock()
-        self._leads = False
+        self._leads, self._ended = False, False
         self._failure: ChannelError | None = None
 
     @property
@@ -94,35 +94,38 @@ class Channel:
 
     def exchange_all(self, arrays: Sequence[np.ndarray], labels: Sequence[str]) -> list[np.ndarray]:
         """Send all arrays, then return the peer's of the same shapes and types: one round. Raises: `ChannelError`."""
-        views = [_bytes(array) for array in arrays]
-        with self._receiving:
-            self._leads = self._sender.lead()
-            try:
-                tickets = [self._send(view, label, copy=False) for view, label in zip(views, labels, strict=True)]
-                others = [self.receive(a.shape, a.dtype, label) for a, label in zip(arrays, labels, strict=True)]
-                if tickets:
-                    self._flush(tickets[-1])
-            finally:
-                if self._leads:
-                    self._leads = False
-                    self._sender.yield_lead()
+        steps = list(zip(arrays, [_bytes(array) for array in arrays], labels, strict=True))
+        large, alone = any(len(view) > AT_ONCE_BYTES for _, view, _ in steps), False
+        try:
+            # Another thread that receives may wait for the answer to what is sent here: this one then leads nothing.
+            if large and (alone := self._receiving.acquire(blocking=False)):
+                self._leads = self._sender.lead()
+            tickets = [self._send(view, label, copy=False) for _, view, label in steps]
+            others = [self.receive(array.shape, array.dtype, label) for array, _, label in steps]
+            if tickets:
+                self._flush(tickets[-1], leading=alone)
+        except BaseException:
+            # The caller may change the arrays from now on, and a part of them may not have left.
+            self._end(ChannelError(Failure.INTERRUPTED))
+            raise
+        finally:
+            if alone:
+                self._leads = False
+                self._sender.yield_lead()
+                self._receiving.release()
         return others
 
     def _advance(self) -> None:
         self._leads = self._leads and not self._sender.advance()
 
-    def _flush(self, ticket: int) -> None:
+    def _flush(self, ticket: int, *, leading: bool) -> None:
         try:
-            while self._leads:
+            while leading and self._leads and not self._sender.has_left(ticket):
                 self._stream.wait(self._timeout, receiving=False, sending=True)
                 self._advance()
             self._sender.flush(ticket)
         except ChannelError as error:
             self._fail(error)
-        except BaseException:
-            # The caller may change the array from now on, and a part of it has not left.
-            self._end(ChannelError(Failure.INTERRUPTED))
-            raise
 
     def send_bytes(self, content: bytes, label: str) -> None:
         """Send content whose length the other party does not know: 8 bytes of length, then the bytes."""
@@ -226,7 +229,7 @@ class Channel:
             elif count == 0:
                 break
             got += count or 0
-        self._stream.fill(view[got:], self._patience)
+        self._stream.fill(view[got:] if got else view, self._patience)
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -251,18 +254,21 @@ class Channel:
 
     def _end(self, error: ChannelError, *, notice: bool = False) -> None:
         with self._ending:
-            if self._failure is not None:
-                return
-            self._failure = error
-            self._sender.drop(error, notice=notice)
-            if notice:
-                self._stream.finish(_LAST_WORDS_SECONDS)
-            self._stream.wake()
-            self._sender.join()
+            if not self._ended:
+                self._failure = self._failure or error
+                self._sender.drop(self._failure, notice=notice)
+                if notice:
+                    self._stream.finish(_LAST_WORDS_SECONDS)
+                self._stream.wake()
+                self._sender.join()
+                # Only now: where this is interrupted, the next call does it.
+                self._ended = True
         # A thread inside `receive` still holds the socket; it was woken and leaves by itself.
         if self._receiving.acquire(timeout=_LINGER_SECONDS):
-            self._stream.release()
-            self._receiving.release()
+            try:
+                self._stream.release()
+            finally:
+                self._receiving.release()
 
 
 def _wire_type(dtype: np.dtype[Any]) -> np.dtype[Any]:

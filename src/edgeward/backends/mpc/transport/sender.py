@@ -12,7 +12,7 @@ from edgeward.backends.mpc.transport.frames import Header, Kind, chunks
 from edgeward.backends.mpc.transport.network import Clock, Network, Shaper, WallClock
 from edgeward.backends.mpc.transport.stream import Stream
 
-_AT_ONCE_BYTES = 1 << 16
+AT_ONCE_BYTES = 1 << 16
 _QUEUE_BYTES = 1 << 28
 _EMPTY = memoryview(b"")
 
@@ -71,7 +71,7 @@ class Sender:
             if copy:
                 self._changed.wait_for(self._has_room)
             self._raise_failure()
-            at_once = self._shaper is None and self._put == self._done and len(payload) <= _AT_ONCE_BYTES
+            at_once = self._shaper is None and self._put == self._done and len(payload) <= AT_ONCE_BYTES
             if at_once:
                 if not self._stream.offer(self._head(kind, payload, 0, len(payload), tag, depth), payload):
                     self._enqueue(0.0, b"", _EMPTY)
@@ -90,6 +90,10 @@ class Sender:
             self._changed.wait_for(lambda: self._done >= ticket or self._failure is not None)
             if self._done < ticket:
                 self._raise_failure()
+
+    def has_left(self, ticket: int) -> bool:
+        """Return whether the frames up to `ticket` have left."""
+        return self._done >= ticket
 
     def lead(self) -> bool:
         """Let the calling thread alone send what it puts in from here on, by `advance`, until all has left.

@@ -7,6 +7,7 @@ import select
 import socket
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import final
 
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
@@ -96,17 +97,22 @@ class SocketStream(Stream):
             _tune(connection)
 
     def offer(self, head: bytes, body: memoryview, *, copy: bool = True) -> bool:
-        parts = [part for part in (memoryview(head), body) if part]
-        if not self._left:
-            parts = self._attempt(parts)
-        self._left += [memoryview(bytes(part)) for part in parts] if copy else parts
-        return not self._left
+        sent = 0 if self._left else self._attempt((head, body))
+        if sent == len(head) + len(body):
+            return not self._left
+        rest = (memoryview(head)[sent:], body[max(0, sent - len(head)) :])
+        self._left += [memoryview(bytes(part)) if copy else part for part in rest if part]
+        return False
 
     def press(self) -> bool:
-        while (before := sum(map(len, self._left))) > 0:
-            self._left = self._attempt(self._left)
-            if sum(map(len, self._left)) == before:
+        while self._left:
+            sent = self._attempt(self._left)
+            if sent == 0:
                 return False
+            while self._left and sent >= len(self._left[0]):
+                sent -= len(self._left.pop(0))
+            if sent:
+                self._left[0] = self._left[0][sent:]
         return True
 
     def take(self, view: memoryview) -> int | None:
@@ -145,20 +151,13 @@ class SocketStream(Stream):
     def release(self) -> None:
         self._socket.close()
 
-    def _attempt(self, parts: list[memoryview]) -> list[memoryview]:
-        """Send what goes at once of the parts; return the rest."""
+    def _attempt(self, parts: Sequence[bytes | memoryview]) -> int:
         try:
-            count = self._socket.sendmsg(parts)
+            return self._socket.sendmsg(parts)
         except (BlockingIOError, InterruptedError):
-            return parts
+            return 0
         except OSError as error:
             raise gone(error) from None
-        rest = []
-        for part in parts:
-            if count < len(part):
-                rest.append(part[count:])
-            count = max(0, count - len(part))
-        return rest
 
 
 def gone(error: OSError) -> ChannelError:
