@@ -214,12 +214,14 @@ def test_what_is_opened_is_uniform_too(monkeypatch, x):
             result = real(party, mine, label)
             labels, results = (label, result) if isinstance(label, list) else ([label], [result])
             for name, one in zip(labels if party.first else (), results, strict=False):
+                # Some add the two shares on their way.
+                one = party.ring.wrap(one[0] + one[1]) if isinstance(one, tuple) else one
                 made[name] = made.get(name, b"") + one.tobytes()
             return result
 
         return opening
 
-    for name in ("open_elements", "open_all", "open_planes"):
+    for name in ("open_elements", "swap_all", "open_planes"):
         monkeypatch.setattr(Party, name, watching(getattr(Party, name)))
     views(x)
     assert len(made) == STEPS
