@@ -65,18 +65,26 @@ static int read_by(int64_t rest, int64_t step, int64_t gap, int64_t kernel) {
 TAKE(take_4, uint32_t)
 TAKE(take_8, uint64_t)
 
-static void load_line(const ring_strip *p, const ring_source *s, const char *from, char *to) {
+/* Takes over the pixels at `rest` modulo the step, of the first `height` lines of the strip. */
+static void load_rest(const ring_strip *p, const ring_source *s, int64_t rest, int64_t height) {
     int64_t word = s->word, entries = p->wide / word;
-    for (int64_t rest = 0; rest < s->step_w; rest++, to += p->wide) {
-        if (!read_by(rest, s->step_w, s->gap_w, s->kernel_w)) continue;
-        int64_t before = s->pad_w > rest ? LEAST((s->pad_w - rest + s->step_w - 1) / s->step_w, entries) : 0;
-        int64_t x = before * s->step_w + rest - s->pad_w;
-        int64_t inside = x < s->width ? LEAST(entries - before, (s->width - x + s->step_w - 1) / s->step_w) : 0;
-        const char *first = from + LEAST(x, s->width - 1) * word;
-        if (word == 8)
-            take_8(s->step_w, before, inside, entries, first, to);
-        else
-            take_4(s->step_w, before, inside, entries, first, to);
+    int64_t before = s->pad_w > rest ? LEAST((s->pad_w - rest + s->step_w - 1) / s->step_w, entries) : 0;
+    int64_t x = before * s->step_w + rest - s->pad_w;
+    int64_t inside = x < s->width ? LEAST(entries - before, (s->width - x + s->step_w - 1) / s->step_w) : 0;
+    int64_t image = s->height * s->width * word;
+    for (int64_t i = 0; i < height; i++) {
+        if (!read_by(i, s->step_h, s->gap_h, s->kernel_h)) continue;
+        int64_t y = p->first * s->step_h + i - s->pad_h;
+        char *to = p->room + i * p->line + rest * p->wide;
+        int64_t from = (y * s->width + LEAST(x, s->width - 1)) * word;
+        for (int64_t c = 0; c < p->channels; c++, to += p->height * p->line, from += image) {
+            if (y < 0 || y >= s->height)
+                memset(to, 0, (size_t)p->wide);
+            else if (word == 8)
+                take_8(s->step_w, before, inside, entries, s->data + from, to);
+            else
+                take_4(s->step_w, before, inside, entries, s->data + from, to);
+        }
     }
 }
 
@@ -101,19 +109,10 @@ HIDDEN void ring_load_strip(ring_strip *p, const ring_source *s, int64_t j, int6
     p->lines = s->image ? p->room : s->data;
     if (s->image) {
         p->first = j / s->out_w;
-        int64_t last = (j + columns - 1) / s->out_w, all = p->height * p->line;
+        int64_t last = (j + columns - 1) / s->out_w;
         int64_t height = (last - p->first) * s->step_h + s->gap_h * (s->kernel_h - 1) + 1;
-        for (int64_t i = 0; i < height; i++) {
-            if (!read_by(i, s->step_h, s->gap_h, s->kernel_h)) continue;
-            int64_t y = p->first * s->step_h + i - s->pad_h;
-            char *to = p->room + i * p->line;
-            for (int64_t c = 0; c < p->channels; c++, to += all) {
-                if (y < 0 || y >= s->height)
-                    memset(to, 0, (size_t)p->line);
-                else
-                    load_line(p, s, s->data + (c * s->height + y) * s->width * s->word, to);
-            }
-        }
+        for (int64_t rest = 0; rest < s->step_w; rest++)
+            if (read_by(rest, s->step_w, s->gap_w, s->kernel_w)) load_rest(p, s, rest, height);
     }
     if (columns <= p->panel) cut_runs(p, s, j, columns);
 }
