@@ -3,10 +3,13 @@
 With -u as the mask, u what party 0 knows of a value and parties 1 and 2 do not, three parties compute what two do.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from backends.mpc.test_mpc_replicated import as_declared, boundaries, joined, ran, three
+from edgeward.backends.mpc.offline.demand import Field
 from edgeward.backends.mpc.protocols.coarse_maximum import CoarseMaximum
 from edgeward.backends.mpc.protocols.comparison_layout import Layout
 from edgeward.backends.mpc.protocols.exponential import Exponential
@@ -205,14 +208,65 @@ def test_a_softmax_costs_what_its_docstrings_say():
     assert len(live_segments(terms)) == 3
 
 
+RECIPROCAL = Inverse("reciprocal", 3, 16, 8, 28, 16, 13, 38)
+
+
 @pytest.mark.parametrize(
     ("program", "words"),
     [
         (lambda member, x: softmax(member, x, Softmax(1, 5000, 0, 16)), "no such softmax"),
+        (lambda member, x: softmax(member, x, Softmax(1, 3, 50, 16)), "no such maximum"),
+        (lambda member, x: softmax(member, x, Softmax(3, 1, 0, 16)), "other rows"),
         (lambda member, x: standardize(member, x, Standardization(1, 1, 16, 1e-5)), "no such standardization"),
+        (lambda member, x: inverse(member, x, replace(RECIPROCAL, first=-1)), "no such range"),
+        (lambda member, x: inverse(member, x, replace(RECIPROCAL, last=8)), "no such range"),
+        (lambda member, x: inverse(member, x, replace(RECIPROCAL, result_fraction=60)), "no such shift"),
+        (lambda member, x: inverse(member, x, replace(RECIPROCAL, count=1)), "other numbers"),
+        (lambda member, x: exponential(member, x.own, Exponential(1, 16, 24, 4, 1, 41, 17)), "other values"),
+        (lambda member, x: exponential(member, x.own, Exponential(3, 16, 2, 4, 1, 41, 17)), "no such exponential"),
     ],
 )
-def test_sizes_without_a_protocol_are_refused(program, words):
-    shares = three(RING, RING.encode(np.zeros((1, 1))), np.random.default_rng(0), fraction=16)
-    with pytest.raises(ConfigError, match=words):
-        ran(RING, program, shares)
+def test_sizes_without_a_protocol_are_refused_by_all_before_anything_is_sent(program, words):
+    shares = three(RING, RING.encode(np.zeros((1, 3))), np.random.default_rng(0), fraction=16)
+
+    def refused(member, x):
+        with pytest.raises(ConfigError, match=words):
+            program(member, x)
+
+    for reading in ran(RING, refused, shares)[1]:
+        assert reading.sent == 0
+    with pytest.raises(ConfigError, match="no such standardization"):
+        standardize_moves(RING, Standardization(1, 1, 16, 1e-5))
+    with pytest.raises(ConfigError, match="no such range"):
+        inverse_moves(RING, replace(RECIPROCAL, first=-1))
+
+
+def test_a_mask_is_never_spread_over_several_values():
+    x = RING.encode(np.zeros(5))
+
+    def split(member):
+        member.split([Field("one", (1,), 64, False)], [x] if member.number == 0 else None, "split")
+
+    for program, words in (
+        (split, "another size"),
+        (lambda member: member.enter(x if member.number == 0 else None, (1,), 16, 0, "input"), "the owner brings"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            ran(RING, program)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (1, 9), (9, 1), (0, 3)])
+def test_one_row_one_column_and_none_send_what_they_declare(shape):
+    count, draws = shape[0] * shape[1], np.random.default_rng(0)
+    numbers = draws.uniform(1, 5, shape)
+    shares = three(RING, RING.from_integers(np.rint(numbers * 2**16)), draws, fraction=16)
+    programs = [
+        (softmax, softmax_moves, Softmax(*shape, 0, 16)),
+        (inverse, inverse_moves, Inverse("logarithm", count, 16, 8, 28, 16, curve_scale=38)),
+    ]
+    if shape[1] > 1:
+        programs.append((standardize, standardize_moves, Standardization(*shape, 16, 1e-5)))
+    for run, moves, what in programs:
+        results, readings, _ = ran(RING, lambda member, x, run=run, what=what: run(member, x, what, "run"), shares)
+        assert joined(RING, results).shape == shape
+        as_declared(readings, moves(RING, what, "run"))

@@ -383,3 +383,16 @@ def test_the_how_to_runs(tmp_path):
     script = tmp_path / "how_to.py"
     script.write_text("\n".join(re.findall(r"```python\n(.*?)```", HOW_TO.read_text(), re.S)))
     assert "answer" in runpy.run_path(str(script))
+
+
+@pytest.mark.parametrize("parties", [2, 3])
+@pytest.mark.parametrize(("name", "bits"), [("exp", 62), ("reciprocal", 61)])
+def test_a_ring_in_which_results_would_wrap_is_refused(name, bits, parties):
+    arguments = [given(np.array([2.0, 0.5]), 0)]
+    with pytest.raises(ConfigError, match="leaves this ring"):
+        simulate_function(getattr(functions, name), arguments, parties=parties, ring=Ring(bits, 16))
+    if name == "exp":
+        run = simulate_function(
+            lambda x: functions.exp(x).reveal(), [given(np.array([10.9]), 0)], parties=parties, ring=Ring(63, 16)
+        )
+        np.testing.assert_allclose(run.results[0], np.exp([10.9]), rtol=1e-4)

@@ -22,6 +22,7 @@ from edgeward.backends.mpc.replicated.schedule import Moves, from_one, rotation
 from edgeward.backends.mpc.replicated.truncation import sides
 from edgeward.backends.mpc.replicated.words import single_ones, two_sides, up_to, word_moves
 from edgeward.backends.mpc.ring import Elements, Ring
+from edgeward.core.errors import ConfigError
 
 
 def maximum_moves(what: CoarseMaximum, label: str = "") -> Moves:
@@ -40,9 +41,13 @@ def below_maximum(member: Member, z: Replicated, what: CoarseMaximum, label: str
     """Return this party's side, modulo 2^domain_bits, of t - c for rows [rows, columns], c the largest within a step.
 
     t = U + V as in `sides`, for z / 2^shift; U at party 0, V at parties 1 and 2. With -u as the mask it is what two
-    parties compute, bit for bit. Guarantee: see `Member`. Cost: `maximum_moves`: at 64 steps 25 bytes per value from
-    party 0, 16 from each other, about 4 + log2(columns) rounds.
+    parties compute, bit for bit; values outside the range of `CoarseMaximum` give wrong results without notice.
+    Guarantee: see `Member`. Cost: `maximum_moves`: at 64 steps 25 bytes per value from party 0, 16 from each other,
+    about 4 + log2(columns) rounds.
     """
+    what.fields(member.ring)  # refuses sizes that would give wrong results
+    if z.shape != (what.rows, what.columns):
+        raise ConfigError("a maximum of other rows", expected=f"{what.rows} of {what.columns}", came=repr(z))
     small, digits, slots = Ring(what.domain_bits, 0), what.digits, 1 << what.bins
     low = small.wrap(sides(member, z, what.shift).low)
     if member.number == 0:

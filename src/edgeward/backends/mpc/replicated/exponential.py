@@ -20,6 +20,7 @@ from edgeward.backends.mpc.replicated.member import Member, Replicated
 from edgeward.backends.mpc.replicated.schedule import Moves, from_one, rotation
 from edgeward.backends.mpc.replicated.words import flags, single_ones, two_sides, word_moves
 from edgeward.backends.mpc.ring import Elements, Ring
+from edgeward.core.errors import ConfigError
 
 
 def live_segments(what: Exponential) -> list[int]:
@@ -42,6 +43,9 @@ def exponential(member: Member, low: Elements, what: Exponential, label: str = "
     Cost: `exponential_moves`, 4 rounds.
     """
     ring, small, live = member.ring, Ring(what.domain_bits, 0), live_segments(what)
+    what.fields(ring)  # refuses sizes that would give wrong results
+    if low.size != what.count:
+        raise ConfigError("an exponential of other values", expected=str(what.count), came=str(low.size))
     flat = small.wrap(low.reshape(-1))
     mine = small.wrap(np.negative(flat)) if member.number == 0 else flat
     segment = mine.astype(np.uint64) >> np.uint64(what.place_bits)

@@ -26,7 +26,7 @@ from edgeward.backends.mpc.replicated.curves import curve_value, table_moves
 from edgeward.backends.mpc.replicated.member import Member, Replicated
 from edgeward.backends.mpc.replicated.products import multiply, product_moves
 from edgeward.backends.mpc.replicated.schedule import Moves, from_one, rotation
-from edgeward.backends.mpc.replicated.truncation import sides, truncate, truncation_moves
+from edgeward.backends.mpc.replicated.truncation import check_shift, sides, truncate, truncation_moves
 from edgeward.backends.mpc.replicated.words import flags, two_sides
 from edgeward.backends.mpc.ring import Ring
 from edgeward.core.errors import ConfigError
@@ -34,7 +34,7 @@ from edgeward.core.errors import ConfigError
 
 def inverse_moves(ring: Ring, what: Inverse, label: str = "") -> Moves:
     """Return what `inverse` sends."""
-    made, count = Normalization(what.count, what.first, what.last, what.style), what.count
+    made, count = _normalization(ring, what), what.count
     moves = sign_moves(made.layout, made.bounds * count, f"{label}/compare")
     moves += from_one(0, _choice(ring, made).bytes, f"{label}/compare/split/choice")
     moves += rotation(2 * count * ring.element_bytes, f"{label}/powers")
@@ -50,11 +50,12 @@ def inverse(member: Member, z: Replicated, what: Inverse, label: str = "inverse"
 
     A value outside the range gives a wrong result without notice. Guarantee: see `Member`. Cost: `inverse_moves`.
     """
-    if z.fraction != what.fraction:
-        raise ConfigError("an inverse of other numbers", expected=f"{what.fraction} fraction bits", came=repr(z))
+    if z.fraction != what.fraction or z.own.size != what.count:
+        expected = f"{what.count} with {what.fraction} fraction bits"
+        raise ConfigError("an inverse of other numbers", expected=expected, came=repr(z))
     ring, shape = member.ring, z.shape
     flat = Replicated(z.own.reshape(-1), z.next.reshape(-1), z.fraction)
-    made = Normalization(what.count, what.first, what.last, what.style)
+    made = _normalization(ring, what)
     scale = what.curve_scale if what.function == "logarithm" else what.weight_scale
     powers, weights = _powers(member, flat, made, what.weights(), scale, label)
     moved = multiply(member, flat, powers, f"{label}/move")
@@ -93,6 +94,14 @@ def _powers(
             parts += np.array([[ring.constant(1 << made.bounds)], [ring.constant(weights[0])]], ring.dtype)
     both = member.reshare(ring.wrap(parts), 0, f"{label}/powers")
     return Replicated(both.own[0], both.next[0], 0), Replicated(both.own[1], both.next[1], scale)
+
+
+def _normalization(ring: Ring, what: Inverse) -> Normalization:
+    """Return how the leading bit is found; refuses, at all parties alike, what two parties refuse."""
+    made = Normalization(what.count, what.first, what.last, what.style)
+    made.fields(ring)
+    check_shift(ring, what.drop)
+    return made
 
 
 def _choice(ring: Ring, made: Normalization) -> Field:

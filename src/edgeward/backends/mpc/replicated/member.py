@@ -177,6 +177,9 @@ class Member:
             drawn = self._seeds.mask(field, {0: 1, 1: 0}.get(self.number))
             rest = None
             if arrays is not None and drawn is not None:
+                if arrays[i].shape != field.shape:
+                    # Subtraction would spread one mask over several values.
+                    raise ConfigError("an array of another size", expected=f"{field}", came=str(arrays[i].shape))
                 rest = field.remainder(arrays[i], drawn)
                 self.send(rest, f"{label}/{field.name}")
             halves.append(Split(drawn, rest))
@@ -193,8 +196,9 @@ class Member:
             return Replicated(nothing if drawn is None else drawn, nothing, fraction)
         if place == 2:
             return Replicated(nothing, self.receive(shape, self.ring.dtype, label), fraction)
-        if x is None or drawn is None:
-            raise ConfigError("the owner brings the value", expected=f"elements {shape} at party {owner}", came="none")
+        if x is None or drawn is None or x.shape != tuple(shape):
+            came = "none" if x is None else f"elements {x.shape}"
+            raise ConfigError("the owner brings the value", expected=f"elements {shape} at party {owner}", came=came)
         own = self.ring.wrap(x - drawn)
         self.send(own, label)
         return Replicated(own, drawn, fraction)

@@ -17,6 +17,7 @@ from edgeward.backends.mpc.ring import Ring
 
 def standardize_moves(ring: Ring, what: Standardization, label: str = "") -> Moves:
     """Return what `standardize` sends."""
+    what.demands(ring)  # refuses sizes that have no deviation
     moves = truncation_moves(ring, what.rows * what.columns, what.shift, f"{label}/rows")
     moves += product_moves(ring, (what.rows,), f"{label}/squares")
     moves += inverse_moves(ring, what.inverse_root, f"{label}/inverse")

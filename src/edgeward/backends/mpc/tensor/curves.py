@@ -25,7 +25,7 @@ Prepared = tuple[Sequence[Demand], Run]
 # 64 segments of a half, up to 11: exp from -20.5, with 28 + 17 fraction bits below 2^62.
 _EXP_DOMAIN, _EXP_SEGMENTS, _EXP_TOP, _EXP_SCALE, _EXP_POWER = 5, 6, 22, 28, 17
 # Reciprocals of 2^-8 to 2^13, with 38 + 13 fraction bits; logarithms from 2^-12 on.
-_INVERSE_LEAST, _INVERSE_MOST, _INVERSE_SCALE, _LOG_LEAST = -8, 12, 38, -12
+_INVERSE_LEAST, _INVERSE_MOST, _INVERSE_SCALE, _LOG_LEAST, _LOG_BITS = -8, 12, 38, -12, 4
 
 
 def _tailed(name: str) -> Callable[[Ring, Shape, Layout], Prepared]:
@@ -36,9 +36,18 @@ def _tailed(name: str) -> Callable[[Ring, Shape, Layout], Prepared]:
     return prepared
 
 
+def _check_ring(name: str, ring: Ring, size: float) -> None:
+    """Refuse a ring in which results up to 2^`size`, with their fraction bits, do not keep below 2^(bits-2)."""
+    least = math.floor(size) + 3
+    if ring.bits < least:
+        raise ConfigError(f"{name} leaves this ring", expected=f"{least} bits or more", came=f"{ring.bits} bits")
+
+
 def exponential_demand(ring: Ring, count: int) -> Exponential:
-    """Return the material of exp from -20.5 to 11."""
+    """Return the material of exp from -20.5 to 11. Raises: `ConfigError` for a ring in which its results wrap."""
     f = ring.fraction
+    largest = _EXP_TOP * 2.0 ** (_EXP_DOMAIN - _EXP_SEGMENTS) / math.log(2)
+    _check_ring("exp", ring, largest + _EXP_SCALE + _EXP_POWER)
     return Exponential(count, f, f + _EXP_DOMAIN, _EXP_SEGMENTS, _EXP_TOP, _EXP_SCALE, _EXP_POWER)
 
 
@@ -48,8 +57,9 @@ def _exp(ring: Ring, shape: Shape, layout: Layout) -> Prepared:
 
 
 def inverse_demand(name: str, ring: Ring, count: int, layout: Layout) -> Inverse:
-    """Return what "reciprocal" (from 2^-8) and "log" (from 2^-12) compute, up to 2^13."""
+    """Return what "reciprocal" (from 2^-8) and "log" (from 2^-12) compute, up to 2^13. Raises: as exp."""
     f = ring.fraction
+    _check_ring(name, ring, _INVERSE_SCALE + (_LOG_BITS if name == "log" else 1 + _INVERSE_MOST - _INVERSE_LEAST))
     least, most = (_LOG_LEAST if name == "log" else _INVERSE_LEAST), _INVERSE_MOST
     function, weights = ("logarithm", 0) if name == "log" else (name, 1 + most)
     return Inverse(function, count, f, f + least, f + most, f, weights, _INVERSE_SCALE, style=layout)
