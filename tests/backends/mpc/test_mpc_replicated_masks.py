@@ -88,7 +88,7 @@ def ran(ring, numbers, owner=0):
     return run_three(party, keep=True)
 
 
-@pytest.mark.parametrize("bits", [61, 64])
+@pytest.mark.parametrize("bits", [63, 64])
 def test_no_place_of_a_key_is_drawn_from_twice(bits, monkeypatch):
     drawn, real = [], members.expand_fields
 
@@ -105,9 +105,9 @@ def test_no_place_of_a_key_is_drawn_from_twice(bits, monkeypatch):
     assert len({draw[1] for draw in drawn}) == 3
 
 
-@pytest.mark.parametrize(("bits", "number"), [(61, 1.0), (64, None)])
+@pytest.mark.parametrize(("bits", "number"), [(63, 1.0), (64, None)])
 def test_what_each_party_receives_is_uniform_and_inside_the_ring(bits, number):
-    """One value everywhere, or random ones; a ring of 61 bits would show a carry."""
+    """One value everywhere, or random ones; a ring of 63 bits would show a carry."""
     numbers = np.random.default_rng(0).uniform(1, 9, (ROWS, COLUMNS)) if number is None else np.full((ROWS, COLUMNS), 1)
     for messages in ran(Ring(bits, F), numbers):
         assert len(messages) > 40
