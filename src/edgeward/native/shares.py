@@ -1,7 +1,8 @@
 """Additive shares after an opening: sums, truncation, and the factors of matrix products, each in one pass over memory.
 
 Elements are unsigned words that hold integers modulo 2^bits. Arrays of words narrower than 32 bits (toy rings), or
-that are not contiguous or not aligned, take the NumPy forms.
+that are not contiguous or not aligned, take the NumPy forms, which give the same bits. Guarantee of the compiled forms:
+neither branches nor addresses depend on the values (reviewed, not measured).
 """
 
 from __future__ import annotations

@@ -93,7 +93,10 @@ class Channel:
         return self.exchange_all([array], [label])[0]
 
     def exchange_all(self, arrays: Sequence[np.ndarray], labels: Sequence[str]) -> list[np.ndarray]:
-        """Send all arrays, then return the peer's of the same shapes and types: one round. Raises: `ChannelError`."""
+        """Send all arrays, then return the peer's of the same shapes and types: one round. Raises: `ChannelError`.
+
+        Until it returns the arrays must not change. Whatever interrupts it ends the channel.
+        """
         steps = list(zip(arrays, [_bytes(array) for array in arrays], labels, strict=True))
         large, alone = any(len(view) > AT_ONCE_BYTES for _, view, _ in steps), False
         try:

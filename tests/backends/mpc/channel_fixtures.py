@@ -1,0 +1,28 @@
+"""Channels that tests begin with: two ends in this process, and one whose other end is a bare socket."""
+
+import socket
+
+import pytest
+
+from backends.mpc.channel_reasons import PATIENCE
+from edgeward.backends.mpc.transport.channel import Channel
+from edgeward.backends.mpc.transport.pair import local_pair
+from edgeward.backends.mpc.transport.stream import SocketStream
+
+
+@pytest.fixture
+def pair():
+    channels = local_pair(timeout=PATIENCE)
+    yield channels
+    for channel in channels:
+        channel.abort()
+
+
+@pytest.fixture
+def raw():
+    """A channel whose other end is a bare socket."""
+    here, there = socket.socketpair()
+    channel = Channel(SocketStream(here), party=0, timeout=PATIENCE)
+    yield channel, there
+    channel.abort()
+    there.close()
