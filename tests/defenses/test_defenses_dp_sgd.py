@@ -12,6 +12,7 @@ from edgeward.attacks.privacy import dp_tpr_bound
 from edgeward.core.errors import CompositionError, ConfigError, ModelError
 from edgeward.core.randomness import Seed
 from edgeward.defenses import CrossFitDistillation, DpSgd, EarlyStopping, InputNoise
+from edgeward.defenses.clipping import Clipped, Rows
 from edgeward.train import CrossEntropy, Part, Population, Schedule, fit
 from edgeward.train.population import build
 from train.train_toys import blobs, context, linear, memberships, normed, perceptron
@@ -230,3 +231,40 @@ def test_nan_records_are_one_model_error():
     x[0, 0] = float("nan")
     with pytest.raises(ModelError, match="NaN"):
         train(DpSgd(noise=0.1), schedule=Schedule(epochs=3, batch=5, rate=0.1), x=x, y=y)
+
+
+def perceptron_with_hook():
+    """The same network, kept from the form by norms alone."""
+    module = perceptron()
+    module.register_forward_hook(lambda layer, inputs, output: None)
+    return module
+
+
+@pytest.mark.parametrize("schedule", [Schedule(epochs=6, batch=1, rate=0.2), Schedule(epochs=3, batch=6, rate=0.2)])
+def test_norms_alone_take_the_steps_of_whole_gradients(schedule):
+    """Same sampling, same noise, same clipping, empty batches included; only a perceptron qualifies."""
+    ghost, whole = (train(DpSgd(noise=0.7, clip=0.3), f, schedule=schedule) for f in (perceptron, perceptron_with_hook))
+    assert [rows.tolist() for rows in ghost[2]] == [rows.tolist() for rows in whole[2]]
+    assert schedule.batch > 1 or any(not len(rows) for rows in ghost[2])
+    for name, tensor in whole[1].params.items():
+        assert not torch.equal(tensor, whole[0].params[name])
+        torch.testing.assert_close(ghost[1].params[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Secure RNG turned off")
+@pytest.mark.parametrize(("factory", "alone"), [(perceptron, True), (perceptron_with_hook, False), (linear, False)])
+def test_only_plain_perceptrons_are_clipped_by_norms_alone(factory, alone):
+    x, y = blobs(8)
+    module = factory().train()
+    sgd = torch.optim.SGD(module.parameters(), lr=0.1)
+    made = Clipped.make(module, sgd, (x, y, torch.arange(8)), batch=4, noise=1.0, clip=1.0, seed=Seed(0))
+    assert made.norms_alone is alone
+
+
+def test_a_batch_is_gathered_as_its_records_stacked():
+    x, y = blobs(8)
+    rows = Rows(x, y)
+    alone = [rows[i] for i in (5, 0, 5)]
+    for together, stacked in zip(rows.__getitems__([5, 0, 5]), zip(*alone, strict=True), strict=True):
+        assert torch.equal(together, torch.stack(stacked))
+    assert [tuple(t.shape) for t in rows.__getitems__([])] == [(0, 6), (0,)]

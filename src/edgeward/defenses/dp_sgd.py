@@ -10,11 +10,10 @@ from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from edgeward.core.claim import Claim
 from edgeward.core.errors import ConfigError, ModelError
-from edgeward.core.randomness import Seed
+from edgeward.defenses.clipping import Clipped
 from edgeward.train.part import Batch, Context, Loss, Needs, Part
 from edgeward.train.population import Factory, Population
 
@@ -30,7 +29,8 @@ class DpSgd(Part):
     (proved by its accountant, assumed of its implementation); the noise comes from a seeded, non-cryptographic
     generator, so it holds against adversaries who do not know the seed; choosing settings on private data is not
     accounted.
-    Cost: one pass per model, each step with per-sample gradients; models train one after the other.
+    Cost: models train one after the other; each step costs per-sample gradients, or in a perceptron their norms and a
+    second backward pass (see `clipping`).
     Source: Abadi et al. CCS'16; Opacus 1.6.
     """
 
@@ -88,16 +88,25 @@ class DpSgd(Part):
     def _train_one(self, context: Context, population: Population, s: int, losses: Sequence[Loss]) -> nn.Module:
         module = population.member(s, context.factory).train()
         rows = context.members[s].nonzero().squeeze(1)
-        dataset = TensorDataset(context.x[rows], context.y[rows], rows)
-        rate = context.schedule.rate
-        sgd = torch.optim.SGD(module.parameters(), lr=rate, momentum=0.0)
+        sgd = torch.optim.SGD(module.parameters(), lr=context.schedule.rate, momentum=0.0)
+        memory = {name: tensor[s : s + 1] for name, tensor in context.memory.items()}
+        alone = Context(**{**vars(context), "memory": memory})
         with warnings.catch_warnings():
             # Opacus warns that its noise generator is not a CSPRNG; the claim of this part says the same
             warnings.simplefilter("ignore")
-            private, optimizer, loader = _private(self, module, sgd, dataset, context, context.seeds[s].child("dp"))
+            clipped = Clipped.make(
+                module,
+                sgd,
+                (context.x[rows], context.y[rows], rows),
+                batch=context.schedule.batch,
+                noise=self.noise,
+                clip=self.clip,
+                seed=context.seeds[s].child("dp"),
+            )
             for _ in range(context.schedule.epochs):
-                for x, y, index in loader:
-                    _step(private, optimizer, x, y, index, s, losses, context)
+                for x, y, index in clipped.loader:
+                    batch = Batch(x[None], y[None], index[None], torch.ones(1, len(x)))
+                    clipped.step(_per_sample(clipped.module(x), batch, losses, alone))
         return module
 
     def epsilon(self, records: int, context: Context) -> tuple[float, float]:
@@ -145,40 +154,6 @@ def _decoupled(module: nn.Module, fixers: Mapping[Any, Callable[[nn.Module], nn.
     return module if fixer is None else fixer(module)
 
 
-def _private(
-    part: DpSgd, module: nn.Module, sgd: torch.optim.Optimizer, dataset: TensorDataset, context: Context, seed: Seed
-) -> tuple[Any, Any, Any]:
-    from opacus import PrivacyEngine
-
-    generator = seed.child("sampling").torch()
-    loader = DataLoader(dataset, batch_size=context.schedule.batch, shuffle=True, generator=generator)
-    engine = PrivacyEngine(accountant="prv")
-    made: tuple[Any, Any, Any] = engine.make_private(
-        module=module,
-        optimizer=sgd,
-        data_loader=loader,
-        noise_multiplier=part.noise,
-        max_grad_norm=part.clip,
-        noise_generator=seed.child("noise").torch(),
-    )
-    return made
-
-
-def _step(
-    private: Callable[[Tensor], Tensor],
-    optimizer: Any,
-    x: Tensor,
-    y: Tensor,
-    index: Tensor,
-    s: int,
-    losses: Sequence[Loss],
-    context: Context,
-) -> None:
-    batch = Batch(x[None], y[None], index[None], torch.ones(1, len(x)))
-    optimizer.zero_grad()
-    logits = private(x)[None]
-    one_model = Context(**{**vars(context), "memory": {k: v[s : s + 1] for k, v in context.memory.items()}})
-    loss = sum((f(logits, batch, one_model) for f in losses), start=torch.zeros(()))
-    # a Poisson batch may be empty; its step still adds noise, or an observer would learn that it was empty
-    torch.autograd.backward(loss.mean() if len(x) else loss.sum())
-    optimizer.step()
+def _per_sample(logits: Tensor, batch: Batch, losses: Sequence[Loss], context: Context) -> Tensor:
+    """Return the sum of the losses of each record [B] of one model."""
+    return sum((f(logits[None], batch, context) for f in losses), start=torch.zeros(())).squeeze(0)
