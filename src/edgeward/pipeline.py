@@ -84,6 +84,7 @@ class Pipeline:
                 foresee=lambda: self.foresee(recipe),
                 measure=lambda: self.measure(recipe, candidate),
                 recall=lambda: self.store.get(candidate),
+                passes=recipe.passes(self.schedule),
             )
 
         return [proposal(recipe) for recipe in recipes]

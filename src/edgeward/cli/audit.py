@@ -42,7 +42,7 @@ def audit(
         chosen = chosen.auditing(tuple(RecipeChoice(name) for name in ("none", "gecko:paper", "gecko:crossfit")))
     if dump_config:
         return dumped(chosen)
-    report = measured(chosen, quiet=quiet, audit_only=True).report
+    report = measured(chosen, quiet=quiet, audit_only=True, demo=demo).report
     exceeded = excesses(report, bounds)
     for line in exceeded:
         tell(f"claim failed: {line}")

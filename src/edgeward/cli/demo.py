@@ -9,4 +9,4 @@ from edgeward.cli.running import run_job, the_job
 
 def demo(workdir: Workdir = None, seed: SeedFlag = None, quiet: Quiet = False, as_json: AsJson = False) -> Reply:
     """Protect a small network on handwritten digits; nothing is downloaded."""
-    return run_job(the_job(None, demo=True).overriding(workdir=workdir, seed=seed), quiet=quiet)
+    return run_job(the_job(None, demo=True).overriding(workdir=workdir, seed=seed), quiet=quiet, demo=True)

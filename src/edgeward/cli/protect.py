@@ -19,4 +19,4 @@ def protect(
 ) -> Reply:
     """Measure every candidate of JOB, choose one within the budget, write its bundle and the report."""
     chosen = the_job(job, demo=demo).overriding(workdir=workdir, device=device, seed=seed)
-    return dumped(chosen) if dump_config else run_job(chosen, quiet=quiet)
+    return dumped(chosen) if dump_config else run_job(chosen, quiet=quiet, demo=demo)

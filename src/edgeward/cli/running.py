@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeward.cli.reply import Reply, tell
 from edgeward.cli.summary import candidate_table
+from edgeward.cli.threads import one_thread
 from edgeward.cli.watch import watching
 from edgeward.core.errors import ConfigError, NoFeasibleCandidate
 
@@ -35,9 +37,9 @@ def dumped(job: Job) -> Reply:
     return Reply({"job": job.to_json()}, [job.to_toml().rstrip("\n")])
 
 
-def run_job(job: Job, *, quiet: bool) -> Reply:
+def run_job(job: Job, *, quiet: bool, demo: bool = False) -> Reply:
     """Run `protect` and reply with the candidates, the choice and where everything lies."""
-    protected = measured(job, quiet=quiet, audit_only=False)
+    protected = measured(job, quiet=quiet, audit_only=False, demo=demo)
     folder = job.output
     blocks: list[Any] = [candidate_table(protected.report), ""]
     document: dict[str, Any] = {**protected.report, "workdir": str(folder)}
@@ -51,9 +53,10 @@ def run_job(job: Job, *, quiet: bool) -> Reply:
     return Reply(document, [*blocks, f"chosen: {choice.candidate.recipe}", *places(folder)])
 
 
-def measured(job: Job, *, quiet: bool, audit_only: bool) -> Protected:
-    """Run the job under a watcher that fits where stderr goes."""
-    with watching(job.output, quiet=quiet) as watcher:
+def measured(job: Job, *, quiet: bool, audit_only: bool, demo: bool = False) -> Protected:
+    """Run the job under a watcher that fits where stderr goes; the built-in one, `demo`, with one thread."""
+    threads = one_thread() if demo else contextlib.nullcontext()
+    with threads, watching(job.output, quiet=quiet) as watcher:
         return job.run(watcher, audit_only=audit_only)
 
 

@@ -44,6 +44,10 @@ class DpSgdTraining(Recipe):
         population, claims = task.stage("dp", task.initialise(factory), context, [CrossEntropy(), part])
         return Trained(population, factory, claims)
 
+    def passes(self, schedule: Schedule) -> float:
+        """Count its own epochs; each costs more than one of plain training."""
+        return float(self.epochs)
+
     def structure(self, factory: Factory) -> Factory:
         """Return the structure without BatchNorm."""
         return DpSgd(self.noise, self.clip).wrap_factory(factory)

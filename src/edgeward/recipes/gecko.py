@@ -124,6 +124,13 @@ class Gecko(Recipe):
         refresh(population)
         return Trained(population, factory, claims, trainings=1 + self.teachers + bool(self.warm_up))
 
+    def passes(self, schedule: Schedule) -> float:
+        """Count the teachers, each without its held-out share, the warm-up and the student."""
+        teacher = self.teacher_schedule or self._teacher_schedule(schedule)
+        student = self.schedule or self._student_schedule(schedule)
+        lessons = teacher.epochs * (self.teachers - self.excluded)
+        return float(lessons + student.epochs + schedule.epochs * self.warm_up)
+
     def _warmed(self, task: Task, distil: CrossFitDistillation, noise: Sequence[Part], student: Context) -> Population:
         """Train the student at full precision first, and hand the teachers' labels on to the binary one.
 

@@ -42,6 +42,10 @@ class PruneRetrain(Recipe):
         population, claims = task.stage("pruned", population, context, [CrossEntropy(), Masked(masks)])
         return Trained(population, task.factory, claims, trainings=2)
 
+    def passes(self, schedule: Schedule) -> float:
+        """Count both trainings; the second takes half the epochs."""
+        return schedule.epochs + (self.schedule or schedule).epochs / 2
+
     def space(self) -> tuple[Recipe, ...]:
         """Vary the sparsity: leakage rises at moderate and falls at high sparsity."""
         return tuple(replace(self, sparsity=sparsity) for sparsity in (0.5, 0.7, 0.9, 0.95))

@@ -82,6 +82,10 @@ class QuantizationAware(Recipe):
         """Return the quantised structure."""
         return QuantizeAware(self.weight_bits, self.activation_bits).wrap(factory)
 
+    def passes(self, schedule: Schedule) -> float:
+        """Count both trainings; the second takes half the epochs."""
+        return schedule.epochs + (self.schedule or schedule).epochs / 2
+
     def space(self) -> tuple[Recipe, ...]:
         """Vary the bits of the weights."""
         return tuple(replace(self, weight_bits=bits) for bits in (2, 3, 4, 8))

@@ -70,6 +70,15 @@ class Recipe(ABC):
         artefact = choose_backend(network).lower(network)
         return network_cost(network, device, file_bytes=len(artefact))[0]
 
+    def passes(self, schedule: Schedule) -> float:
+        """Return about how often this recipe's trainings pass over the records, teachers included, told in advance.
+
+        It serves the estimate of how long a run takes; by default one training on the recipe's own schedule, or on the
+        task's where it has none.
+        """
+        own = getattr(self, "schedule", None) or schedule
+        return float(own.epochs)
+
     def lower(self, trained: Trained, task: Task, splits: Splits, device: DeviceProfile) -> Siblings:
         """Lower every model of what `run` trained to the form it ships in; by default each is one network."""
         return lower(trained, splits.input_shape, task.watcher, self.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -13,17 +14,22 @@ from edgeward.core.errors import EdgewardError
 from edgeward.core.frontier import Frontier, Measured
 from edgeward.core.measurement import Measurement
 from edgeward.core.progress import Watcher
+from edgeward.search.estimate import Pace
 
 
 @final
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate with the ways to foresee, measure and recall it."""
+    """A candidate with the ways to foresee, measure and recall it.
+
+    `passes` over the training records are what its time is estimated by; only their ratio between proposals counts.
+    """
 
     candidate: Candidate
     foresee: Callable[[], Cost]
     measure: Callable[[], Measurement]
     recall: Callable[[], Measurement | None]
+    passes: float = 1.0
 
 
 @final
@@ -49,22 +55,30 @@ def foreseen_violations(budget: Budget, cost: Cost) -> list[str]:
 
 
 def explore(
-    proposals: Sequence[Proposal], budget: Budget, watcher: Watcher, on_measured: Callable[[Frontier], object]
+    proposals: Sequence[Proposal],
+    budget: Budget,
+    watcher: Watcher,
+    on_measured: Callable[[Frontier], object],
+    clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Frontier, tuple[Failure, ...]]:
     """Measure the proposals in order and return the frontier with the failures.
 
     A candidate whose declared cost breaks the budget is not trained, unless nothing else could be measured: then the
     nearest one is, so that the budget's answer rests on a measurement. `on_measured` is called after each candidate.
+    The watcher is told about how long the rest takes, by `clock`, once one candidate has been measured in this run.
     """
     measured: list[Measured] = []
     failures: list[Failure] = []
     postponed: list[tuple[float, Proposal, Failure]] = []
-    total = len(proposals)
+    total, pace = len(proposals), Pace(clock)
 
     def take(proposal: Proposal) -> None:
         found = proposal.recall()
         known = found is not None
+        pace.start()
         measured.append(Measured(proposal.candidate, found if found is not None else proposal.measure()))
+        if not known:
+            pace.finish(proposal.passes)
         watcher.event("measured", {"candidate": proposal.candidate.to_json(), "resumed": known})
         on_measured(Frontier(tuple(measured), budget))
 
@@ -88,7 +102,8 @@ def explore(
             watcher.event("failed", {"recipe": name, "reason": error.what})
 
     for position, proposal in enumerate(proposals):
-        watcher.step("candidates", position, total, proposal.candidate.recipe)
+        left = pace.left(later.passes for later in proposals[position:] if later.recall() is None)
+        watcher.step("candidates", position, total, ", ".join(filter(None, (proposal.candidate.recipe, left))))
         attempt(consider, proposal)
     if not measured and postponed:
         _, nearest, refused = min(postponed, key=lambda entry: entry[0])
