@@ -30,7 +30,7 @@ from edgeward.graph import capture
 from edgeward.pipeline import Pipeline
 from edgeward.recipes import RECIPES, Recipe, resolve
 from edgeward.search import Store, explore
-from edgeward.sources import as_factory, as_splits, classified
+from edgeward.sources import as_factory, as_splits, classified, enough_canaries
 from edgeward.split_export import copy_split
 from edgeward.train.part import Schedule
 from edgeward.train.population import Factory, build
@@ -127,7 +127,7 @@ def protect(
     Returns: `Protected`, whose `choose().export(directory)` copies the chosen bundle; `workdir` holds `report.html`,
     `report.json`, `CARD.md` and `bundle/` of the choice when there is one.
     Guarantee: leakage is measured against the attacks named in the report; nothing is proved unless a claim says so.
-    Cost: each recipe trains threat.shadows + 1 models as one batch.
+    Cost: each recipe trains up to 2 threat.shadows + 1 models as one batch, half of them for the planted kinds.
     Errors: `UserError` for what cannot be used; never raises for an infeasible budget, `choose` does.
     """
     splits = as_splits(data, train, holdout, validation, shadow, classes, seed, canaries_of(threats))
@@ -136,6 +136,7 @@ def protect(
     threat, factory = the_membership_threat(threats), as_factory(model)
     network = capture(build(factory, Seed(seed)), splits.input_shape)
     splits = classified(splits, network)
+    enough_canaries(splits, threat)
     job = {
         "model": str(getattr(model, "__qualname__", type(model).__name__)),
         "data": splits.name,

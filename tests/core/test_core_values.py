@@ -217,6 +217,6 @@ def test_missing_extra_names_the_install_command():
 
 def test_threat_lists_all_its_problems():
     with pytest.raises(ConfigError) as caught:
-        MembershipInference(shadows=3, canaries=2, access="timing", protocol="canaries")
+        MembershipInference(shadows=3, canaries=2, access="timing")
     assert all(word in str(caught.value) for word in ("shadows = 3", "canaries = 2", "access = 'timing'"))
     assert MembershipInference(shadows=4, canaries=10).negatives == 20

@@ -178,4 +178,4 @@ def test_absurd_numbers_are_drawn_without_a_crash() -> None:
 
 def test_an_invalid_report_is_refused() -> None:
     with pytest.raises(DataError):
-        render_html({"schema": "edgeward.report/1"})
+        render_html({"schema": "edgeward.report/2"})

@@ -14,6 +14,7 @@ from edgeward.cli.running import dumped, measured, places, the_job
 from edgeward.cli.summary import candidate_table
 from edgeward.core.errors import ClaimFailed, ConfigError
 from edgeward.core.units import parse_quantity
+from edgeward.report.verdict import aside_attacks
 
 FailAbove = Annotated[
     Optional[list[str]],  # noqa: UP045
@@ -70,10 +71,14 @@ def parse_bound(text: str) -> tuple[str, float]:
 
 
 def excesses(report: Mapping[str, Any], bounds: Sequence[tuple[str, float]]) -> list[str]:
-    """Return one sentence for each candidate and bound whose point estimate lies above; what failed counts as above."""
+    """Return one sentence for each candidate and bound whose point estimate lies above; what failed counts as above.
+
+    The strongest attack on the worst kind of records counts with its corrected rate, the others as they show.
+    """
     found = []
     for candidate in report["candidates"]:
-        attacks = candidate.get("attacks") or []
+        strongest = candidate.get("strongest_attack")
+        attacks = ([strongest] if strongest else []) + aside_attacks(candidate)
         for name, bound in bounds:
             worst = max(attacks, key=lambda a: a[_RATES[name]]["value"], default=None)
             if worst is None:

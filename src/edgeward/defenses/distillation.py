@@ -32,6 +32,18 @@ def held_out(
     return (ranks < excluded)[member].T.contiguous()
 
 
+def agreeing(members: Bool[Tensor, "S n"], soft: Float[Tensor, "S n C"], consensus: float) -> Bool[Tensor, "S n"]:
+    """Return the members whose winning class has at least `consensus` of the teachers' mean probability.
+
+    A model left without any keeps its member of largest agreement.
+    """
+    sure = soft.amax(-1)
+    kept = members & (sure >= consensus)
+    best = sure.masked_fill(~members, -1.0).argmax(1)
+    kept[torch.arange(len(kept)), best] |= ~kept.any(1)
+    return kept
+
+
 @final
 @dataclass(frozen=True)
 class CrossFitDistillation(Part):
@@ -44,7 +56,8 @@ class CrossFitDistillation(Part):
     student is shown: "soft" (mean probabilities) or "vote" (the class with the largest mean): a record that teachers
     memorised shifts their doubts about its neighbours more often than their verdict. `mixing` > 0 trains the student on
     convex mixtures of two records of a batch with weights from Beta(mixing, mixing), so that it seldom meets a record
-    as it is.
+    as it is. `consensus` > 0 leaves out of the student's training every record whose winning class has a mean
+    probability below it among the teachers that label it: what only the record itself teaches is not taught at all.
 
     Presets: Gecko's teacher is (1, 0), KCD (n, 1), SELENA (25, 10), DMP (1, 0, transfer="reference").
     Guarantee: no teacher that labels a record was trained on it when L >= 1 (by construction); what still leaks
@@ -52,7 +65,7 @@ class CrossFitDistillation(Part):
     Cost: K extra trainings of the teacher.
     Source: Papernot et al. ICLR'17 (PATE: disjoint teachers that vote);
     Shejwalkar & Houmansadr AAAI'21 (DMP); Chourasia et al. PETS'22 (KCD); Tang et al. USENIX Security'22
-    (SELENA); Duddu et al. 2020 (Gecko).
+    (SELENA); Duddu et al. 2020 (Gecko); Papernot et al. ICLR'18 (answers only where teachers agree).
     """
 
     slug: ClassVar[str] = "crossfit_distillation"
@@ -70,6 +83,7 @@ class CrossFitDistillation(Part):
     lesson: tuple[Part, ...] = ()
     mixing: float = 0.0
     answers: str = "soft"
+    consensus: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse folds that cannot be."""
@@ -82,6 +96,8 @@ class CrossFitDistillation(Part):
             problems.append(f"excluded = {self.excluded} of {self.teachers} teachers: each must train on something")
         if self.answers not in ("soft", "vote"):
             problems.append(f"answers = '{self.answers}': expected 'soft' or 'vote'")
+        if not 0.0 <= self.consensus < 1.0 or (self.consensus and not self.excluded):
+            problems.append(f"consensus = {self.consensus}: expected 0 to below 1, and excluded >= 1 where above 0")
         if self.transfer not in ("private", "reference"):
             problems.append(f"transfer = '{self.transfer}': expected 'private' or 'reference'")
         if self.transfer == "reference" and (self.reference is None or self.excluded):
@@ -96,7 +112,13 @@ class CrossFitDistillation(Part):
         records = context.x if self.reference is None or self.transfer == "private" else self.reference
         if "soft" not in context.memory:
             device = next(iter(population.params.values())).device
-            context.memory["soft"] = self._labels(context, records, str(device))
+            soft = self._labels(context, records, str(device))
+            if self.consensus:
+                context.memory["agreed"] = agreeing(context.members, soft, self.consensus)
+            vote = self.answers == "vote"
+            context.memory["soft"] = one_hot(soft.argmax(-1), context.classes).float() if vote else soft
+        if self.consensus:
+            context.members = context.memory["agreed"]
         if self.transfer == "reference":
             context.x = records
             context.y = torch.zeros(len(records), dtype=torch.int64)
@@ -111,8 +133,6 @@ class CrossFitDistillation(Part):
             labels = hold[k].float() if self.excluded else torch.ones(len(records))
             total += soft * labels[None, :, None]
             weight += labels
-        if self.answers == "vote":
-            return one_hot(total.argmax(-1), context.classes).float()
         return total / weight[None, :, None]
 
     def _teach(self, context: Context, hold: Tensor, k: int, records: Tensor, device: str) -> Tensor:

@@ -19,6 +19,7 @@ class DpSgdTraining(Recipe):
     """Train under (epsilon, delta)-DP and print the membership bound it implies; a low noise is a heuristic defence."""
 
     slug: ClassVar[str] = "dp_sgd"
+    aimed_at: ClassVar[str] = "twins"
     summary: ClassVar[str] = (
         "per-sample clipping and noise through Opacus, with (epsilon, delta) and the bound it implies"
     )

@@ -37,6 +37,7 @@ class Gecko(Recipe):
     """
 
     slug: ClassVar[str] = "gecko"
+    aimed_at: ClassVar[str] = "twins"
     summary: ClassVar[str] = "binary student, distilled: 'paper' (teacher saw the records) or 'crossfit' (it did not)"
     paper: ClassVar[str] = "Duddu, Boutet, Shejwalkar, arXiv 2010.00912, SAC'22"
     expected: ClassVar[tuple[str, ...]] = (
@@ -79,6 +80,7 @@ class Gecko(Recipe):
     haste: float = 0.5
     answers: str = "vote"
     warm_up: float = 1.0
+    consensus: float = 0.0
     edges_bits: int = 8
     schedule: Schedule | None = None
     teacher_schedule: Schedule | None = None
@@ -114,6 +116,7 @@ class Gecko(Recipe):
             lesson=noise,
             mixing=self.mixing,
             answers=self.answers,
+            consensus=self.consensus,
         )
         factory = self.structure(task.factory)
         context = task.context(factory, "student", self.schedule or self._student_schedule(task.schedule))

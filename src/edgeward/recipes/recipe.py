@@ -37,10 +37,13 @@ def require(slug: str, **rules: bool) -> None:
 class Recipe(ABC):
     """A way to make a protected network; subclasses are final frozen dataclasses registered in `RECIPES`.
 
-    The fields of the dataclass are the settings: they enter the candidate's hash and the report.
+    The fields of the dataclass are the settings: they enter the candidate's hash and the report. `aimed_at` names the
+    kind of audited records (`edgeward.core.record_kind`) that is aimed at the recipe's mechanism: the one on which a
+    defence of this sort is weakest by construction. An audit that leaves it out says so.
     """
 
     slug: ClassVar[str]
+    aimed_at: ClassVar[str]
     summary: ClassVar[str]
     paper: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

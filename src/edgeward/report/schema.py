@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeward.core.errors import DataError
 
-SCHEMA_NAME = "edgeward.report/1"
+SCHEMA_NAME = "edgeward.report/2"
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "object": (dict,),
