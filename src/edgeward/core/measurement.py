@@ -18,8 +18,9 @@ Mode = Literal["simulated", "emulated", "deployed", "host"]
 class AttackResult:
     """How well one attack told members from non-members.
 
-    `tpr_at_*` are read off the pooled ROC (optimistic for the attacker); `realistic_tpr_at_1pct` uses thresholds chosen
-    on the other models only, and reached `realistic_fpr`. `roc` is a thinned curve of (FPR, TPR) points.
+    `tpr_at_*` and `balanced_accuracy` are read off the pooled ROC, with the threshold in hindsight (optimistic for the
+    attacker); `realistic_tpr_at_1pct`, which reached `realistic_fpr`, and `realistic_balanced_accuracy` use thresholds
+    chosen on the other models only. `roc` is a thinned curve of (FPR, TPR) points.
     `adaptive` says whether the attacker's shadow models went through the same recipe as the target.
     """
 
@@ -35,6 +36,7 @@ class AttackResult:
     adaptive: bool = True
     audience: Literal["canaries", "population"] = "canaries"
     roc: tuple[tuple[float, float], ...] = ()
+    realistic_balanced_accuracy: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain form of `report.json`: each rate with its interval and number of negatives."""
@@ -52,6 +54,31 @@ class AttackResult:
             fields[name] = Estimate.from_json(fields[name])
         fields["roc"] = tuple((float(a), float(b)) for a, b in fields["roc"])
         return cls(**fields)
+
+
+@final
+@dataclass(frozen=True)
+class Strongest:
+    """The strongest of `attacks` attacks: its `name`, its value in `hindsight`, and one corrected for the choice.
+
+    `corrected` is the TPR at 1 % FPR of attacks chosen on one half of the record groups and judged on the other, over
+    many halvings, with an interval that holds after the choice. `kind` names the kind of records, where it was chosen.
+    """
+
+    name: str
+    hindsight: float
+    corrected: Estimate
+    attacks: int
+    kind: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain form of `report.json`."""
+        return {**asdict(self), "corrected": self.corrected.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Strongest:
+        """Read back what `to_json` wrote."""
+        return cls(**{**data, "corrected": Estimate.from_json(data["corrected"])})
 
 
 @final
