@@ -1,6 +1,5 @@
 """Every recipe of the demo against every kind of audited records, on digits."""
 
-from pathlib import Path
 
 import torch
 
@@ -79,7 +78,13 @@ class Audit:
         kinds = {kind: _plain(found, audited[kind]) for kind, found in per_kind.items()}
         kinds[TRUE_LABEL] = _plain(strongest(scored[TRUE_LABEL], seed=SEED.child("audit")), scored[TRUE_LABEL])
         kinds[ALONE] = _plain(strongest(alone["mislabelled"], seed=SEED.child("audit")), alone["mislabelled"])
-        return {"recipe": name, **about, "aimed_at": resolve(name).aimed_at, "worst": over_all.to_json(), "kinds": kinds}
+        return {
+            "recipe": name,
+            **about,
+            "aimed_at": resolve(name).aimed_at,
+            "worst": over_all.to_json(),
+            "kinds": kinds,
+        }
 
 
 def _subset(signals: Signals, rows: torch.Tensor) -> Signals:

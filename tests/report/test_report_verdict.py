@@ -120,7 +120,9 @@ def test_looks_at_the_shipped_model_stay_apart_from_the_audit() -> None:
     assert lines[0].startswith(
         "Worst of 2 kinds of records, mislabelled canaries; strongest of 3 attacks on them, lira:online: finds "
     )
-    assert lines[1].startswith("By kind, at 1 % false positives, corrected for choosing the attack: mislabelled canaries")
+    assert lines[1].startswith(
+        "By kind, at 1 % false positives, corrected for choosing the attack: mislabelled canaries"
+    )
     assert "; all training records " in lines[1]
     assert any(line.startswith("Apart from the audit") and "500 non-members" in line for line in lines)
     assert any("16 siblings trained with planted records" in line and "shipped executable" in line for line in lines)

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from edgeward.core.record_kind import RecordKind
 from edgeward.core.randomness import Seed
+from edgeward.core.record_kind import RecordKind
 from edgeward.data.records import Records
 from edgeward.data.splits import Splits
 

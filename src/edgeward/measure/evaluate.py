@@ -51,8 +51,8 @@ def _measured_claim(found: Leakage, negatives: int, threat: MembershipInference)
     worst, kind = found.worst, KINDS[found.worst.kind]
     rate = worst.corrected
     statement = (
-        f"{worst.name} on {kind.title}, the strongest of {worst.attacks} attacks on {len(found.kinds)} kinds of records, "
-        f"reaches TPR {_percent(rate.value)} at 1 % FPR [{_percent(rate.low)}, {_percent(rate.high)}] over "
+        f"{worst.name} on {kind.title}, the strongest of {worst.attacks} attacks on {len(found.kinds)} kinds of "
+        f"records, reaches TPR {_percent(rate.value)} at 1 % FPR [{_percent(rate.low)}, {_percent(rate.high)}] over "
         f"{negatives} non-member trials, corrected for having been chosen"
     )
     who = f"holder of the model, {threat.access} access, {threat.shadows - 1} shadow models of the same recipe"
