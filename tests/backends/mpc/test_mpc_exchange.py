@@ -299,22 +299,42 @@ def tracing(place, often, seen):
     return trace
 
 
+def traced(trace, call, then=lambda: None):
+    """Call under `trace`, then call `then` without it, both in one thread that ends before this returns.
+
+    A trace function may interrupt where no signal can: at the line that leaves an `except` clause CPython (3.11 and
+    later) then never takes the clause's exception off the thread's stack of exceptions being handled, and everything
+    that is raised on that thread from there on has it as its context. The stack ends with the thread.
+    """
+
+    def run():
+        sys.settrace(trace)
+        try:
+            call()
+        except (KeyboardInterrupt, ChannelError):
+            pass
+        finally:
+            sys.settrace(None)
+        then()
+
+    thread = threading.Thread(target=run, name="traced")
+    thread.start()
+    thread.join()
+
+
 def interrupted_exchange(place, often, *, leaves):
     """Interrupt an exchange, write over what was sent, and return the lines met and what the other end received."""
     first, second = connected()
-    value, came, seen, before = np.zeros(9000, np.int64), [], {}, sys.gettrace()
+    value, came, seen = np.zeros(9000, np.int64), [], {}
     other = parallel(lambda: came.append(second.abort() if leaves else exchanged(second, np.zeros_like(value), [])))
-    sys.settrace(tracing(place, often, seen))
-    try:
-        first.exchange(value, "step")
-    except (KeyboardInterrupt, ChannelError):
-        pass
-    finally:
-        sys.settrace(before)
-    value[:] = 1
-    # As long as the sending thread would need.
-    time.sleep(0.01)
-    first.abort()
+
+    def goes_on():
+        value[:] = 1
+        # As long as the sending thread would need.
+        time.sleep(0.01)
+        first.abort()
+
+    traced(tracing(place, often, seen), lambda: first.exchange(value, "step"), goes_on)
     other.join(PATIENCE)
     assert not other.is_alive(), place
     second.abort()
@@ -330,6 +350,35 @@ def test_an_interrupt_at_any_line_lets_nothing_out_that_was_written_later(leaves
         _, came = interrupted_exchange(place, often // 2 + 1, leaves=leaves)
         assert came is None or not came.any(), place
     assert not any(thread.name == "edgeward-sender" for thread in threading.enumerate())
+
+
+def waits_first():
+    """Receive a byte that is there only at the second look: the stream's `except` clause is always left once."""
+
+    class Slow(socket.socket):
+        looks = 0
+
+        def recv_into(self, view):
+            self.looks += 1
+            if self.looks == 1:
+                raise BlockingIOError
+            return super().recv_into(view)
+
+    here, there = socket.socketpair()
+    there.sendall(b"1")
+    with there, Slow(fileno=here.detach()) as slow:
+        SocketStream(slow).fill(memoryview(bytearray(1)), PATIENCE)
+
+
+def test_an_interrupt_at_any_line_leaves_no_exception_being_handled():
+    """Whoever raises afterwards, on this thread, must not have the interrupted call's exception as context."""
+    seen = {}
+    traced(tracing(None, 0, seen), waits_first)
+    clauses = [place for place in seen if "return None" in getline(*place)]
+    assert clauses, "the line that leaves the except clause was met"
+    for place in seen:
+        traced(tracing(place, 1, {}), waits_first)
+        assert sys.exc_info() == (None, None, None), place
 
 
 def test_labels_that_do_not_fit_send_nothing(ends):
