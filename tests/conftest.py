@@ -1,6 +1,7 @@
 """Every test leaves the process as it found it."""
 
 import pytest
+
 from left_behind import differences, state
 
 _BEFORE = pytest.StashKey()

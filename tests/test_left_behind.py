@@ -1,5 +1,6 @@
 """The look after every test at what it left in its process finds each kind, and nothing where nothing was left."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -7,6 +8,7 @@ import threading
 
 import pytest
 import torch
+
 from left_behind import differences, state
 
 
@@ -17,7 +19,7 @@ def leaves_an_exception_being_handled():
         try:
             raise LookupError("left")
         except LookupError:
-            return None
+            return 0
 
     def trace(frame, event, argument):
         if frame.f_code is not clause.__code__:
@@ -28,10 +30,8 @@ def leaves_an_exception_being_handled():
         return trace
 
     sys.settrace(trace)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         clause()
-    except KeyboardInterrupt:
-        pass
 
 
 def hear(number):
