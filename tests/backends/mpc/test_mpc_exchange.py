@@ -21,8 +21,9 @@ from edgeward.backends.mpc.transport.keys import write_keys
 from edgeward.backends.mpc.transport.pair import local_pair
 from edgeward.backends.mpc.transport.stream import Deadline, SocketStream
 from edgeward.backends.mpc.transport.tls import secure
+from patience import PATIENCE, SOON
 
-PATIENCE = 2.0
+SHORT = 0.5
 # More than the sockets of both ends hold together.
 MUCH = 4_000_000
 
@@ -121,24 +122,32 @@ def test_sends_of_another_thread_and_large_exchanges_keep_one_order():
     second.abort()
 
 
-def test_an_end_that_reads_nothing_is_given_up_after_the_timeout(ends):
-    channel, _ = ends
-    failures = []
+def test_an_end_that_reads_nothing_is_given_up_after_the_timeout():
+    here, there = socket.socketpair()
+    channel, failures = Channel(SocketStream(here), party=0, timeout=SHORT), []
     start = time.monotonic()
     exchanged(channel, np.zeros(MUCH, np.uint8), failures)
     assert failures == [Failure.TIMED_OUT]
-    assert PATIENCE <= time.monotonic() - start < PATIENCE + 3
+    assert SHORT <= time.monotonic() - start < SOON
+    there.close()
 
 
-def test_an_end_that_reads_slowly_is_not(ends):
+def test_an_end_that_reads_slowly_is_not(ends, monkeypatch):
+    """However long it takes altogether: every wait for some bytes to leave or to come has all of the time."""
     channel, there = ends
-    payload = bytes(8)
+    payload, waits, wait = bytes(8), [], SocketStream.wait
+
+    def noted(self, timeout, **what):
+        waits.append(timeout)
+        return wait(self, timeout, **what)
+
+    monkeypatch.setattr(SocketStream, "wait", noted)
 
     def slow():
         left = 3 * CHUNK_BYTES + 3 * HEADER_BYTES
         while left:
             left -= len(there.recv(min(left, 1 << 16)))
-            time.sleep(PATIENCE / 40)
+            time.sleep(0.005)
         there.sendall(
             b"".join(frame(Kind.DATA, payload * (CHUNK_BYTES // 8), n, 3 * CHUNK_BYTES, last=n == 2) for n in range(3))
         )
@@ -146,6 +155,8 @@ def test_an_end_that_reads_slowly_is_not(ends):
     other = parallel(slow)
     assert len(channel.exchange(np.zeros(3 * CHUNK_BYTES, np.uint8), "step")) == 3 * CHUNK_BYTES
     other.join()
+    assert len(waits) > 3
+    assert set(waits) == {PATIENCE}
 
 
 def test_an_end_that_closes_in_the_middle_is_gone(ends):
@@ -395,7 +406,9 @@ def test_an_exchange_sends_though_another_thread_receives(ends):
     there.settimeout(PATIENCE)
     heard = []
     first = parallel(lambda: heard.append(channel.receive((3,), np.int64, "step")))
-    time.sleep(0.05)
+    while channel._receiving.acquire(blocking=False):
+        channel._receiving.release()
+        time.sleep(0.001)
     second = parallel(lambda: heard.append(channel.exchange(np.zeros(MUCH // 8, np.int64), "step")))
     read(there, MUCH + HEADER_BYTES * 4)
     there.sendall(frame(Kind.DATA, bytes(24), 0, 24))
@@ -433,9 +446,9 @@ def test_waiting_costs_no_processor_time(ends):
         spent.append(time.thread_time() - start)
 
     thread = parallel(exchange)
-    time.sleep(PATIENCE / 4)
+    time.sleep(SHORT)
     read(there, MUCH + HEADER_BYTES * len(CUT))
-    time.sleep(PATIENCE / 4)
+    time.sleep(SHORT)
     there.sendall(b"".join(frame(Kind.DATA, bytes(n), i, MUCH, last=i == 3) for i, n in enumerate(CUT)))
     thread.join(PATIENCE)
-    assert spent[0] < PATIENCE / 8
+    assert spent[0] < SHORT / 2
