@@ -5,5 +5,5 @@ noticed at once is told from what is noticed by running out of time by the chann
 limit is PATIENCE, and SOON is far below it and far above what a loaded machine needs.
 """
 
-PATIENCE = 120.0
-SOON = 30.0
+PATIENCE = 300.0
+SOON = 60.0

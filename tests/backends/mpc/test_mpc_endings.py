@@ -189,7 +189,7 @@ CHILD = """
 import socket, sys
 import numpy as np
 from edgeward.backends.mpc.transport.rendezvous import Meeting, connect
-channel = connect("127.0.0.1", int(sys.argv[1]), Meeting(1, 0, "first", bytes(32), timeout=120.0))
+channel = connect("127.0.0.1", int(sys.argv[1]), Meeting(1, 0, "first", bytes(32), timeout=300.0))
 while True:
     channel.exchange(np.zeros(300_000, np.int64), "step")
 """
