@@ -1,4 +1,4 @@
-"""`python -m benchmarks.peers [NAME ...]`: say which peers are there; `--missing` makes those that lack, `--install` all."""
+"""`python -m benchmarks.peers [NAME ...]`: say which are there; `--missing` makes those that lack, `--install` all."""
 
 from __future__ import annotations
 
