@@ -11,15 +11,15 @@ import sys
 
 import torch
 
-# Set by pytest and by its workers themselves.
-_OWN = ("PYTEST_CURRENT_TEST", "PYTEST_VERSION")
+# Libraries set some of theirs at first use, pytest sets its own for each test.
+_OURS, _OTHERS = "EDGEWARD", "PYTEST"
 
 
 def state():
     """Return what is looked at, by name."""
     return {
         "exception being handled": repr(sys.exc_info()[1]),
-        "environment": {name: value for name, value in os.environ.items() if name not in _OWN},
+        "environment": {name: value for name, value in os.environ.items() if not name.startswith(_OTHERS)},
         "working directory": os.getcwd(),
         "signal handlers": {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)},
         "trace function": sys.gettrace(),
@@ -34,10 +34,14 @@ def differences(before, after):
     for name, was in before.items():
         now = after[name]
         if name == "environment":
-            was, now = (
-                {key for key in was if was[key] != now.get(key)},
-                {key for key in now if now[key] != was.get(key)},
-            )
-        if was != now:
+            changed = sorted(key for key in {**was, **now} if was.get(key) != now.get(key) and _counts(key, was))
+            if changed:
+                found.append(f"{name}: {', '.join(changed)}")
+        elif was != now:
             found.append(f"{name}: {was} before, {now} after")
     return found
+
+
+def _counts(key, was):
+    """Return whether a change of this variable is of the test: it was set before, or is one of edgeward."""
+    return key in was or key.startswith(_OURS)

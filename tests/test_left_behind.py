@@ -40,7 +40,10 @@ def hear(number):
 
 KINDS = {
     "working directory": (lambda: os.chdir("/"), os.chdir),
-    "environment": (lambda: os.environ.update(LEFT_BEHIND="1"), lambda _: os.environ.pop("LEFT_BEHIND")),
+    "environment": (
+        lambda: os.environ.update(EDGEWARD_LEFT="1"),
+        lambda _: os.environ.pop("EDGEWARD_LEFT"),
+    ),
     "signal handlers": (
         lambda: hear(signal.SIGTERM),
         lambda was: signal.signal(signal.SIGTERM, was[signal.SIGTERM]),
@@ -87,5 +90,15 @@ def test_an_exception_that_stays_being_handled_is_found():
 
 def test_values_of_the_environment_are_not_shown(monkeypatch):
     before = state()
-    monkeypatch.setenv("LEFT_BEHIND", "a secret")
-    assert "secret" not in " ".join(differences(before, state()))
+    monkeypatch.setenv("EDGEWARD_LEFT", "a secret")
+    assert differences(before, state()) == ["environment: EDGEWARD_LEFT"]
+
+
+def test_a_variable_changed_or_taken_away_is_found_and_one_that_a_library_sets_is_not(monkeypatch):
+    monkeypatch.setenv("SOME_LIBRARY", "1")
+    before = state()
+    monkeypatch.setenv("ANOTHER_LIBRARY", "1")
+    assert differences(before, state()) == []
+    for change in (lambda: monkeypatch.setenv("SOME_LIBRARY", "2"), lambda: monkeypatch.delenv("SOME_LIBRARY")):
+        change()
+        assert differences(before, state()) == ["environment: SOME_LIBRARY"]
