@@ -45,6 +45,7 @@ from edgeward.transforms.mirror import Block
 
 NAME = "tee-splits"
 DESCRIPTION = "strategies that split ResNet-20 (CIFAR-10) and MobileNet (VWW): accuracy, stealing ratio, RAM, overhead"
+SLOW = "trains victims, references and attackers for every strategy; goes on from runs/tee-splits"
 
 WORKDIR = Path("runs/tee-splits")
 LAYERS = ("whole", "deep", "head")
