@@ -181,7 +181,7 @@ def test_points_must_be_those_of_the_signals(toy):
 
 def test_two_settings_under_one_name_are_refused(toy):
     with pytest.raises(ConfigError, match="rmia-online"):
-        audit(toy, [RMIA(gamma=1.0), RMIA(gamma=2.0)])
+        audit(toy, [RMIA(), RMIA(gamma=1.0), RMIA(gamma=2.0)])
 
 
 @pytest.mark.parametrize(
