@@ -1,4 +1,4 @@
-"""DP-SGD through Opacus: per-sample clipping, Gaussian noise, Poisson sampling and the PRV accountant."""
+"""DP-SGD through Opacus: per-sample clipping, Gaussian noise, Poisson sampling."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from edgeward.core.claim import Claim
 from edgeward.core.errors import ConfigError, ModelError
 from edgeward.core.randomness import Seed
+from edgeward.defenses.accounting import Spent, spent
+from edgeward.defenses.renyi import SampledGaussian
 from edgeward.train.part import Batch, Context, Loss, Needs, Part
 from edgeward.train.population import Factory, Population
 
@@ -26,10 +28,10 @@ class DpSgd(Part):
 
     `noise` is the noise multiplier sigma, `clip` the per-sample gradient norm bound C. BatchNorm is
     replaced by GroupNorm.
-    Guarantee: (epsilon, delta)-DP for add/remove of one record, for the released weights, as accounted by Opacus
-    (proved by its accountant, assumed of its implementation); the noise comes from a seeded, non-cryptographic
-    generator, so it holds against adversaries who do not know the seed; choosing settings on private data is not
-    accounted.
+    Guarantee: (epsilon, delta)-DP for add/remove of one record, for the released weights, as `accounting.spent` says
+    (proved; assumed of the implementation of Opacus), before anything is trained; the noise comes from a seeded,
+    non-cryptographic generator, so it holds against adversaries who do not know the seed; choosing settings on private
+    data is not accounted.
     Cost: one pass per model, each step with per-sample gradients; models train one after the other.
     Source: Abadi et al. CCS'16; Opacus 1.6.
     """
@@ -46,7 +48,7 @@ class DpSgd(Part):
     def __post_init__(self) -> None:
         """Refuse settings that Opacus cannot use."""
         rules = {
-            "noise, at least 0": self.noise >= 0,
+            "noise, at least 0": 0 <= self.noise < math.inf,
             "clip, above 0": self.clip > 0,
             "delta, between 0 and 1": self.delta is None or 0 < self.delta < 1,
         }
@@ -75,6 +77,10 @@ class DpSgd(Part):
 
         return wrapped
 
+    def prepare(self, context: Context, population: Population) -> None:
+        """Ask the accountant before the first epoch. Raises: `ConfigError` where it cannot say what will be spent."""
+        self.spent(context)
+
     def train(self, context: Context, population: Population, losses: Sequence[Loss], parts: Sequence[Part]) -> None:
         """Train the models one after the other, each with its own noise and Poisson batches."""
         for s in range(len(population)):
@@ -102,31 +108,47 @@ class DpSgd(Part):
 
     def epsilon(self, records: int, context: Context) -> tuple[float, float]:
         """Return (epsilon, delta) spent by one model trained on `records` records; infinite without noise."""
-        from opacus.accountants import PRVAccountant
+        found = self._accounted({records}, context)
+        return found.epsilon, found.delta
 
-        delta = self.delta or 1.0 / (10 * records)
-        if self.noise == 0:
-            return math.inf, delta
-        batches = math.ceil(records / context.schedule.batch)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            accountant = PRVAccountant()
-            accountant.history = [(self.noise, 1.0 / batches, context.schedule.epochs * batches)]
-            return float(accountant.get_epsilon(delta=delta)), delta
+    def spent(self, context: Context) -> Spent:
+        """Return what the model of the population that spends most spends, at the delta of the smallest one."""
+        return self._accounted({int(count) for count in context.members.sum(1)}, context)
+
+    def _accounted(self, counts: set[int], context: Context) -> Spent:
+        delta = self.delta or 1.0 / (10 * min(counts))
+        batches = {math.ceil(count / context.schedule.batch) for count in counts}
+        found = [
+            spent(SampledGaussian(float(self.noise), drawn_rate(n), context.schedule.epochs * n), delta)
+            for n in sorted(batches)
+        ]
+        return max(found, key=lambda one: one.epsilon)
 
     def statement(self, context: Context) -> tuple[Claim, ...]:
         """State (epsilon, delta) and the bound on membership inference it implies."""
-        epsilon, delta = self.epsilon(int(context.members.sum(1).min()), context)
+        found = self.spent(context)
+        epsilon, delta = found.epsilon, found.delta
         bound = min(1.0, math.exp(min(epsilon, 50.0)) * 0.01 + delta, 1 - math.exp(-epsilon) * (1 - delta - 0.01))
         text = (
             f"(epsilon, delta) = ({epsilon:.2f}, {delta:.1e})-DP for add/remove of one record; hence no membership "
             f"attack exceeds TPR {bound:.1%} at 1 % FPR"
             + ("" if bound < 0.999 else " (vacuous: the bound forbids nothing)")
         )
-        evidence = f"PRV accountant of Opacus, sigma {self.noise}, C {self.clip}, {context.schedule.epochs} epochs"
+        evidence = (
+            f"an upper bound; accountant: {found.accountant}; sigma {self.noise}, C {self.clip}, "
+            f"{context.schedule.epochs} epochs"
+        )
         return (
             Claim("training records", "holder of the model who does not know the noise seed", text, "proved", evidence),
         )
+
+
+def drawn_rate(batches: int) -> float:
+    """Return the rate at which records are really drawn for `batches` batches an epoch: not below 1 / batches.
+
+    A record is drawn where a random multiple of 2^-24 below 1 is smaller than that.
+    """
+    return math.ceil(2**24 / batches) / 2**24
 
 
 def _decoupled(module: nn.Module, fixers: Mapping[Any, Callable[[nn.Module], nn.Module]]) -> nn.Module:
@@ -161,6 +183,10 @@ def _private(
         max_grad_norm=part.clip,
         noise_generator=seed.child("noise").torch(),
     )
+    # Opacus takes as many steps as 1 / (1 / batches) rounds down to: for 93 batches 92, not what is accounted.
+    batches = len(loader)
+    made[2].batch_sampler.steps = batches
+    made[1].expected_batch_size = max(1, len(dataset) // batches)
     return made
 
 
