@@ -31,7 +31,7 @@ from edgeward.train.part import Schedule
 from edgeward.train.population import Factory
 from edgeward.train.task import Task
 
-FORMAT = 1
+FORMAT = 2
 """Raise when the meaning of a stored measurement changes: old entries are then measured again."""
 
 

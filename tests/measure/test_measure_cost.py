@@ -13,6 +13,7 @@ from edgeward.devices import Figure, devices, load_profile
 from edgeward.graph import capture, fold_batch_norm
 from edgeward.measure.cost import fits, layer_table, network_cost
 from edgeward.measure.energy import arithmetic_energy_joules_45nm, board_energy_joules
+from edgeward.measure.form import device_form
 from edgeward.measure.prediction import predict_latency
 from edgeward.measure.work import Work
 
@@ -109,7 +110,7 @@ def test_rows_add_up_to_the_totals(layers, precision, board):
     prediction = predict_latency(network, device)
     assert sum(prediction.seconds.values()) == pytest.approx(cost.value("device_latency_seconds"))
     assert set(prediction.seconds) == {node.name for node in network.nodes}
-    assert rows == layer_table(network)
+    assert rows == layer_table(network, device_form(network, device).stored)
 
 
 @settings(max_examples=25, deadline=None)
