@@ -102,7 +102,7 @@ def evaluate(
         layers=layers,
         claims=(*trained.claims, claim, *(worlds.claim() if worlds else ())),
         mode="host",
-        notes=(*trained.notes, *([coarse] if coarse else [])),
+        notes=(*trained.notes, *([coarse] if coarse else []), *siblings.notes(device)),
         extra={
             "runtime": siblings.shipped.runtime,
             "untested": [*UNTESTED, *(worlds.untested() if worlds else ())],

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from edgeward.backends.backend import choose_backend
 from edgeward.core.cost import Cost
 from edgeward.core.errors import ConfigError, unknown_name
@@ -66,16 +68,19 @@ class Recipe(ABC):
     def foresee(self, factory: Factory, input_shape: tuple[int, ...], device: DeviceProfile, seed: Seed) -> Cost:
         """Return the cost of the untrained final structure, known before the first expensive step.
 
-        Counts are exact; file bytes are a lower bound, since equal tensors of an untrained network are stored once.
+        Counts are exact for the form that ships for `device`; file bytes are a lower bound, since equal tensors of an
+        untrained network are stored once.
         Errors: those of what can be told now to be impossible on `device`.
         """
         network = capture(build(self.structure(factory), seed).eval(), input_shape)
-        artefact = choose_backend(network).lower(network)
-        return network_cost(network, device, file_bytes=len(artefact))[0]
+        backend = choose_backend(network, device.kind)
+        drawn = seed.child("foreseen").numpy().standard_normal((16, *input_shape)).astype(np.float32)
+        known = backend.ready(network, drawn)
+        return network_cost(known, device, file_bytes=len(backend.lower(known)))[0]
 
     def lower(self, trained: Trained, task: Task, splits: Splits, device: DeviceProfile) -> Siblings:
         """Lower every model of what `run` trained to the form it ships in; by default each is one network."""
-        return lower(trained, splits.input_shape, task.watcher, self.name)
+        return lower(trained, task, device.kind, self.name)
 
     def context(self) -> dict[str, str]:
         """Return the digests of files that the settings name: what a candidate depends on besides the settings."""
