@@ -15,6 +15,7 @@ from edgeward.core.measurement import LayerCost
 from edgeward.core.progress import Watcher
 from edgeward.devices import DeviceProfile
 from edgeward.graph import Network, capture
+from edgeward.graph.network import FOLDED
 from edgeward.measure.cost import network_cost
 from edgeward.measure.two_worlds import TwoWorlds
 from edgeward.train.task import Trained
@@ -44,9 +45,11 @@ class Siblings:
 
 
 def lower(trained: Trained, input_shape: tuple[int, ...], watcher: Watcher, label: str) -> Siblings:
-    """Capture the structure once, then lower and load every member of the population.
+    """Capture the structure, then lower and load every member of the population.
 
-    The last member ships. Errors: `UnsupportedOperators`, `ModelError` for weights that are not finite.
+    The last member ships. The others are captured anew only where their tensors cannot be swapped in: computed weights
+    (parametrised layers), or non-persistent buffers in which the models differ.
+    Errors: `UnsupportedOperators`, `ModelError` for weights that are not finite.
     """
     last = len(trained.population) - 1
     network = capture(trained.population.member(last, trained.factory), input_shape)
@@ -54,8 +57,12 @@ def lower(trained: Trained, input_shape: tuple[int, ...], watcher: Watcher, labe
     backend = choose_backend(network)
     artefact = backend.lower(network)
     audited = []
+    alone = any(key.startswith(FOLDED) for key in network.tensors) or not trained.population.alike()
     for index in range(last):
-        sibling = network.with_tensors(trained.population.state(index))
+        if alone:
+            sibling = capture(trained.population.member(index, trained.factory), input_shape)
+        else:
+            sibling = network.with_tensors(trained.population.state(index))
         audited.append(backend.load(backend.lower(sibling)))
         watcher.step(f"{label}: export siblings", index + 1, last)
     return Siblings(network, backend, artefact, backend.load(artefact), tuple(audited))
