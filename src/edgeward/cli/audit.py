@@ -10,7 +10,7 @@ import typer
 
 from edgeward.cli.options import AsJson, Demo, Device, DumpConfig, JobFile, Quiet, SeedFlag, Workdir
 from edgeward.cli.reply import Reply, tell
-from edgeward.cli.running import dumped, measured, places, the_job
+from edgeward.cli.running import crashes, dumped, measured, places, the_job
 from edgeward.cli.summary import candidate_table
 from edgeward.core.errors import ClaimFailed, ConfigError
 from edgeward.core.units import parse_quantity
@@ -43,13 +43,14 @@ def audit(
         chosen = chosen.auditing(tuple(RecipeChoice(name) for name in ("none", "gecko:paper", "gecko:crossfit")))
     if dump_config:
         return dumped(chosen)
-    report = measured(chosen, quiet=quiet, audit_only=True).report
+    protected = measured(chosen, quiet=quiet, audit_only=True)
+    report, (code, traces) = protected.report, crashes(protected)
     exceeded = excesses(report, bounds)
     for line in exceeded:
         tell(f"claim failed: {line}")
     document = {**report, "workdir": str(chosen.output), "exceeded": exceeded}
     blocks: list[Any] = [candidate_table(report), "", *places(chosen.output)]
-    return Reply(document, blocks, ClaimFailed.exit_code if exceeded else 0)
+    return Reply(document, blocks, ClaimFailed.exit_code if exceeded else code, traces)
 
 
 def parse_bound(text: str) -> tuple[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -16,9 +16,12 @@ from edgeward.core.claim import Claim
 from edgeward.core.errors import ConfigError, ModelError
 from edgeward.core.randomness import Seed
 from edgeward.defenses.accounting import Spent, spent
+from edgeward.defenses.dp_norm import FittedGroupNorm, decoupled, own_outputs
+from edgeward.defenses.dp_rehearsal import rehearse_gradients
 from edgeward.defenses.renyi import SampledGaussian
 from edgeward.train.part import Batch, Context, Loss, Needs, Part
 from edgeward.train.population import Factory, Population
+from edgeward.train.state import named_tensors
 
 
 @final
@@ -63,14 +66,15 @@ class DpSgd(Part):
             from opacus.grad_sample import GradSampleModule
             from opacus.validators import ModuleValidator
 
-            module = _decoupled(factory(), ModuleValidator.FIXERS)
+            GradSampleModule.GRAD_SAMPLERS.setdefault(FittedGroupNorm, GradSampleModule.GRAD_SAMPLERS[nn.GroupNorm])
+            module = decoupled(factory(), ModuleValidator.FIXERS)
             problems = ModuleValidator.validate(module, strict=False)
             problems += GradSampleModule.validate(module, strict=False)
             if problems:
                 raise ModelError(
                     "the network has layers without per-sample gradients",
                     expected="layers that Opacus supports",
-                    came="; ".join(str(problem) for problem in problems),
+                    came="; ".join(dict.fromkeys(str(problem).splitlines()[0][:160] for problem in problems)),
                     fix="exchange the layers above, or leave dp_sgd out",
                 )
             return module
@@ -83,20 +87,28 @@ class DpSgd(Part):
 
     def train(self, context: Context, population: Population, losses: Sequence[Loss], parts: Sequence[Part]) -> None:
         """Train the models one after the other, each with its own noise and Poisson batches."""
+        self._rehearse(context, population)
         for s in range(len(population)):
-            module = self._train_one(context, population, s, losses)
-            state = module.state_dict()
+            state = named_tensors(self._train_one(context, population, s, losses))
             with torch.no_grad():
                 for name, tensor in {**population.params, **population.buffers}.items():
                     tensor[s] = state[name]
             context.watcher.step(context.label, s + 1, len(population), "DP-SGD, one model after the other")
+
+    def _rehearse(self, context: Context, population: Population) -> None:
+        """Refuse a network whose per-sample gradients are not right, before the first step."""
+        rows = context.members[0].nonzero().squeeze(1)[:2]
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = population.member(0, context.factory)
+            rehearse_gradients(module, context.x[rows], context.y[rows], context.classes)
 
     def _train_one(self, context: Context, population: Population, s: int, losses: Sequence[Loss]) -> nn.Module:
         module = population.member(s, context.factory).train()
         rows = context.members[s].nonzero().squeeze(1)
         dataset = TensorDataset(context.x[rows], context.y[rows], rows)
         rate = context.schedule.rate
-        sgd = torch.optim.SGD(module.parameters(), lr=rate, momentum=0.0)
+        sgd = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=rate, momentum=0.0)
         with warnings.catch_warnings():
             # Opacus warns that its noise generator is not a CSPRNG; the claim of this part says the same
             warnings.simplefilter("ignore")
@@ -151,22 +163,6 @@ def drawn_rate(batches: int) -> float:
     return math.ceil(2**24 / batches) / 2**24
 
 
-def _decoupled(module: nn.Module, fixers: Mapping[Any, Callable[[nn.Module], nn.Module]]) -> nn.Module:
-    """Replace every BatchNorm by a GroupNorm of as many channels, and what else Opacus knows to replace.
-
-    Flat features get one group: with a channel per group nothing of the input would be left. Layers are exchanged one
-    by one, since Opacus' own `fix` pickles the whole network, which a user's class need not support.
-    """
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        channels = module.num_features
-        groups = 1 if isinstance(module, nn.BatchNorm1d) else math.gcd(32, channels)
-        return nn.GroupNorm(groups, channels, eps=module.eps, affine=module.affine)
-    for name, child in module.named_children():
-        setattr(module, name, _decoupled(child, fixers))
-    fixer = fixers.get(type(module))
-    return module if fixer is None else fixer(module)
-
-
 def _private(
     part: DpSgd, module: nn.Module, sgd: torch.optim.Optimizer, dataset: TensorDataset, context: Context, seed: Seed
 ) -> tuple[Any, Any, Any]:
@@ -187,11 +183,12 @@ def _private(
     batches = len(loader)
     made[2].batch_sampler.steps = batches
     made[1].expected_batch_size = max(1, len(dataset) // batches)
+    own_outputs(made[0])
     return made
 
 
 def _step(
-    private: Callable[[Tensor], Tensor],
+    private: nn.Module,
     optimizer: Any,
     x: Tensor,
     y: Tensor,
@@ -202,9 +199,18 @@ def _step(
 ) -> None:
     batch = Batch(x[None], y[None], index[None], torch.ones(1, len(x)))
     optimizer.zero_grad()
-    logits = private(x)[None]
-    one_model = Context(**{**vars(context), "memory": {k: v[s : s + 1] for k, v in context.memory.items()}})
-    loss = sum((f(logits, batch, one_model) for f in losses), start=torch.zeros(()))
     # a Poisson batch may be empty; its step still adds noise, or an observer would learn that it was empty
+    logits = private(x) if len(x) else torch.zeros(0, context.classes, requires_grad=True)
+    loss = sum((f(logits[None], batch, _of_one(context, s)) for f in losses), start=torch.zeros(()))
     torch.autograd.backward(loss.mean() if len(x) else loss.sum())
+    for parameter in optimizer.params:
+        if getattr(parameter, "grad_sample", None) is None:  # not reached by these records
+            parameter.grad_sample = parameter.new_zeros(len(x), *parameter.shape)
     optimizer.step()
+    for buffer in private.buffers():
+        buffer.detach_()
+
+
+def _of_one(context: Context, s: int) -> Context:
+    """Return the context of model `s` alone."""
+    return Context(**{**vars(context), "memory": {k: v[s : s + 1] for k, v in context.memory.items()}})

@@ -16,6 +16,7 @@ from edgeward.core.measurement import LayerCost
 from edgeward.devices import DeviceProfile
 from edgeward.devices.profile import Kind
 from edgeward.graph import Network, capture
+from edgeward.graph.network import FOLDED
 from edgeward.measure.cost import network_cost
 from edgeward.measure.form import device_form
 from edgeward.measure.two_worlds import TwoWorlds
@@ -52,6 +53,7 @@ class Siblings:
         why_not = "" if self.worlds is not None else device_form(self.network, device).why_not
         return (f"no form of this network runs on {device.name}: {why_not}",) if why_not else ()
 
+<<<<<<< HEAD
 
 def lower(trained: Trained, task: Task, kind: Kind, label: str) -> Siblings:
     """Capture the structure once, then lower and load every member of the population for a device of `kind`.
@@ -59,6 +61,14 @@ def lower(trained: Trained, task: Task, kind: Kind, label: str) -> Siblings:
     The last member ships. What a backend must know of records it learns from the first training records of each
     member itself, so that the audit sees the trace they leave. Errors: `UnsupportedOperators`, `ModelError` for weights
     that are not finite.
+=======
+def lower(trained: Trained, input_shape: tuple[int, ...], watcher: Watcher, label: str) -> Siblings:
+    """Capture the structure, then lower and load every member of the population.
+
+    The last member ships. The others are captured anew only where their tensors cannot be swapped in: computed weights
+    (parametrised layers), or non-persistent buffers in which the models differ.
+    Errors: `UnsupportedOperators`, `ModelError` for weights that are not finite.
+>>>>>>> modules
     """
     last = len(trained.population) - 1
     network = capture(trained.population.member(last, trained.factory), task.input_shape)
@@ -67,8 +77,16 @@ def lower(trained: Trained, task: Task, kind: Kind, label: str) -> Siblings:
     shipped = backend.ready(network, _seen(task, last))
     artefact = backend.lower(shipped)
     audited = []
+    alone = any(key.startswith(FOLDED) for key in network.tensors) or not trained.population.alike()
     for index in range(last):
+<<<<<<< HEAD
         sibling = backend.ready(network.with_tensors(trained.population.state(index)), _seen(task, index))
+=======
+        if alone:
+            sibling = capture(trained.population.member(index, trained.factory), input_shape)
+        else:
+            sibling = network.with_tensors(trained.population.state(index))
+>>>>>>> modules
         audited.append(backend.load(backend.lower(sibling)))
         task.watcher.step(f"{label}: export siblings", index + 1, last)
     return Siblings(shipped, backend, artefact, backend.load(artefact), tuple(audited))
