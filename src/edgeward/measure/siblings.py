@@ -53,22 +53,14 @@ class Siblings:
         why_not = "" if self.worlds is not None else device_form(self.network, device).why_not
         return (f"no form of this network runs on {device.name}: {why_not}",) if why_not else ()
 
-<<<<<<< HEAD
 
 def lower(trained: Trained, task: Task, kind: Kind, label: str) -> Siblings:
     """Capture the structure once, then lower and load every member of the population for a device of `kind`.
 
     The last member ships. What a backend must know of records it learns from the first training records of each
     member itself, so that the audit sees the trace they leave. Errors: `UnsupportedOperators`, `ModelError` for weights
-    that are not finite.
-=======
-def lower(trained: Trained, input_shape: tuple[int, ...], watcher: Watcher, label: str) -> Siblings:
-    """Capture the structure, then lower and load every member of the population.
-
-    The last member ships. The others are captured anew only where their tensors cannot be swapped in: computed weights
-    (parametrised layers), or non-persistent buffers in which the models differ.
-    Errors: `UnsupportedOperators`, `ModelError` for weights that are not finite.
->>>>>>> modules
+    that are not finite. Siblings are captured anew only where their tensors cannot be swapped in: computed weights, or
+    non-persistent buffers in which the models differ.
     """
     last = len(trained.population) - 1
     network = capture(trained.population.member(last, trained.factory), task.input_shape)
@@ -79,14 +71,11 @@ def lower(trained: Trained, input_shape: tuple[int, ...], watcher: Watcher, labe
     audited = []
     alone = any(key.startswith(FOLDED) for key in network.tensors) or not trained.population.alike()
     for index in range(last):
-<<<<<<< HEAD
-        sibling = backend.ready(network.with_tensors(trained.population.state(index)), _seen(task, index))
-=======
         if alone:
-            sibling = capture(trained.population.member(index, trained.factory), input_shape)
+            sibling = capture(trained.population.member(index, trained.factory), task.input_shape)
         else:
             sibling = network.with_tensors(trained.population.state(index))
->>>>>>> modules
+        sibling = backend.ready(sibling, _seen(task, index))
         audited.append(backend.load(backend.lower(sibling)))
         task.watcher.step(f"{label}: export siblings", index + 1, last)
     return Siblings(shipped, backend, artefact, backend.load(artefact), tuple(audited))
