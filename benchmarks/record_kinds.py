@@ -1,6 +1,5 @@
 """Every recipe of the demo against every kind of audited records, on digits."""
 
-
 import torch
 
 from edgeward.attacks.membership.audit import rates, score

@@ -39,9 +39,7 @@ def bright(count=120):
 def train(factory, x, y, schedule, noise=0.0, clip=1.0, members=None, watcher=None):
     members = torch.ones(1, len(x), dtype=torch.bool) if members is None else members
     parts = (CrossEntropy(), DpSgd(noise, clip))
-    return train_many(
-        factory, x, y, members, classes=2, seed=Seed(1), schedule=schedule, parts=parts, watcher=watcher
-    )
+    return train_many(factory, x, y, members, classes=2, seed=Seed(1), schedule=schedule, parts=parts, watcher=watcher)
 
 
 @given(

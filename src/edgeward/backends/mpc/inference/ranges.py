@@ -102,7 +102,9 @@ def reaches(
 
 
 _FEWER_BITS = "scale the values before it, or take fewer fraction bits: ring=Ring(64, 12)"
-_WIDER = "scale the values before it, or take a wider comparison: layout=Layout(40), with fewer fraction bits if need be"
+_WIDER = (
+    "scale the values before it, or take a wider comparison: layout=Layout(40), with fewer fraction bits if need be"
+)
 
 
 def _compared(ring: Ring, step: Step, inputs: Sequence[Shared], sizes: Sequence[float]) -> Reach | None:
@@ -130,9 +132,7 @@ def _ranged(ring: Ring, step: RangedStep, inputs: Sequence[Shared]) -> Reach:
     return Reach(step, share, f"sizes below {_size(ring, inputs[0]) / share:g}" if share else "small sizes", _WIDER)
 
 
-def _result(
-    ring: Ring, step: Step, inputs: Sequence[Shared], sizes: Sequence[float], model: Model
-) -> float | None:
+def _result(ring: Ring, step: Step, inputs: Sequence[Shared], sizes: Sequence[float], model: Model) -> float | None:
     """Return the largest true size of a result that the ring may have wrapped; None where it cannot have."""
     if isinstance(step, LinearStep):
         found = [_linear(ring, step, use, inputs[0], sizes[0], model) for use in step.uses]
