@@ -319,8 +319,8 @@ def deploy(
 
     Args: `keys`: this role's folder of `edgeward secure keys` (None: no TLS, among processes of one machine only);
     `parties`: 2 (client and server, with a dealer) or 3 (with an assistant, who computes with them, instead);
-    `model`: what `lowered` gave, at the server; `sample`: the server's own records [n, ...] like those to come, on which
-    it looks for layers that leave their range; `listen`, `server`, `dealer`, `assistant`: addresses as host:port
+    `model`: what `lowered` gave, at the server; `sample`: the server's own records [n, ...] like those to come, on
+    which it looks for layers that leave their range; `listen`, `server`, `dealer`, `assistant`: addresses as host:port
     (`dealer` None: use what `store` holds); `folder`, `store`: where the dealer and a party keep sealed material over
     restarts; `ahead`: batches of material to hold; `plan`: the digest the client, or the assistant, insists on;
     `patience`: seconds in which the others must appear; `timeout`: seconds for which the other party may compute in
@@ -329,7 +329,8 @@ def deploy(
     alone is trusted, but any two that work together know everything, the assistant and either of the others included.
     Channels are TLS 1.3 with certificates on both sides. The client's owner alone learns the answers. Unaudited.
     The client looks at its own records before it sends a byte of them, at the steps before the first weights.
-    Raises: `ConfigError` for what does not fit, `OutOfRange` for a sample, when the role runs `ChannelError` and others.
+    Raises: `ConfigError` for what does not fit, `OutOfRange` for a sample; when the role runs, `ChannelError` and
+    others.
     """
     if parties not in (2, 3):
         raise ConfigError("no such deployment", expected="parties=2 or parties=3", came=f"parties={parties}")

@@ -90,8 +90,8 @@ def test_a_rewritten_manifest_and_seal_are_found_by_the_expected_digest(bundles,
     assert (done.code, "manifest" in done.err) == (3, True)
 
 
-def test_what_is_no_bundle_is_3_too(tmp_path):
+def test_what_is_no_bundle_is_the_users_error(tmp_path):
     for place in (tmp_path, tmp_path / "absent"):
         done = run("verify", place, "--json")
-        assert done.code == 3
+        assert done.code == 1
         assert done.json["error"]["fix"]

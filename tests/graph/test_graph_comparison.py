@@ -97,7 +97,7 @@ MAPS = {
     "reversed difference, scaled": lambda x: torch.rsub(x, 1.5, alpha=3),
     "layer norm": lambda x: F.layer_norm(x, (6, 6), eps=0.5),
     "group norm": lambda x: F.group_norm(x, 2, eps=0.5),
-    "batch norm": lambda x: F.batch_norm(x, _full(x, 0.3), _full(x, 2.0), eps=0.25),
+    "batch norm": lambda x: F.batch_norm(x, _full(x, 0.25), _full(x, 2.0), eps=0.25),
     "mean kept": lambda x: x - x.mean((2, 3), keepdim=True),
     "sum": lambda x: x.sum((1, -1)),
     "split": lambda x: torch.cat(x.chunk(3, 1)[::-1], 1),

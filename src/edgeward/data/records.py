@@ -76,6 +76,7 @@ class Records:
     @property
     def classes(self) -> Int64[Tensor, " c"]:
         """The labels that occur, in the order of their first records: whatever their numbers, this order stays."""
+        values: Tensor
         values, place = torch.unique(self.y, return_inverse=True)
         first = torch.full((len(values),), len(self), dtype=torch.int64)
         first = first.scatter_reduce(0, place, torch.arange(len(self)), "amin")

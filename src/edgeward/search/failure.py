@@ -13,7 +13,12 @@ LONGEST = 300
 """Characters of an unforeseen error's message that are kept."""
 FEW = 8
 """Whole numbers in brackets that are a shape; more, or any fraction, may be the values of a record."""
-_BRACKETS = re.compile(r"(?:tensor|array)?\s*[(\[][\[(\s]*[-+]?(?:\d|nan|inf)[^\])]*(?:[\])][\])\s]*|$)", re.IGNORECASE)
+_CLOSED = r"[\])](?:\s*[\])])*"
+_BRACKETS = re.compile(
+    r"(?:(?:tensor|array)\s*)?[(\[][\[(\s]*[-+]?(?:\d|nan|inf)[^\])]*"
+    rf"(?:{_CLOSED}(?:\s*,\s*[(\[]+[^\])]*{_CLOSED})*|$)",
+    re.IGNORECASE,
+)
 _PATH = re.compile(r"(?:(?<=[\s'\"(=])|^)(?:~|[A-Za-z]:)?[/\\](?:[^\s'\":,;()]+[/\\])+")
 
 
@@ -73,5 +78,4 @@ def _printable(text: str) -> str:
 def _elided(found: re.Match[str]) -> str:
     numbers = re.findall(r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)", found[0], re.IGNORECASE)
     whole = all(re.fullmatch(r"[-+]?\d+", number) for number in numbers)
-    trailing = " " if found[0].endswith(" ") else ""
-    return found[0] if whole and len(numbers) <= FEW else f"[...]{trailing}"
+    return found[0] if whole and len(numbers) <= FEW else "[...]"
