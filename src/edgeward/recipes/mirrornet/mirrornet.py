@@ -67,7 +67,7 @@ class MirrorNet(Recipe):
     )
 
     preset: str = "public"
-    transfer: str = "stream"
+    transfer: str = "batch"
     gap: float = 0.2
     flips: bool = True
     strategy: str = ""
