@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, final
+from typing import ClassVar, Final, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,9 @@ from edgeward.core.randomness import Seed
 from edgeward.train.fit import fit
 from edgeward.train.part import Batch, Context, CrossEntropy, Loss, Needs, Part, Schedule
 from edgeward.train.population import Factory, Population
+
+LEAST_KEPT: Final = 0.25
+"""The share of a model's records that its student trains on at least, however little teachers agree."""
 
 
 def held_out(
@@ -35,13 +38,12 @@ def held_out(
 def agreeing(members: Bool[Tensor, "S n"], soft: Float[Tensor, "S n C"], consensus: float) -> Bool[Tensor, "S n"]:
     """Return the members whose winning class has at least `consensus` of the teachers' mean probability.
 
-    A model left without any keeps its member of largest agreement.
+    A model on whose records teachers hardly agree keeps the quarter of its members on which they agree most.
     """
-    sure = soft.amax(-1)
-    kept = members & (sure >= consensus)
-    best = sure.masked_fill(~members, -1.0).argmax(1)
-    kept[torch.arange(len(kept)), best] |= ~kept.any(1)
-    return kept
+    sure = soft.amax(-1).masked_fill(~members, -1.0)
+    place = sure.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    least = (LEAST_KEPT * members.sum(1, keepdim=True)).ceil()
+    return members & ((sure >= consensus) | (place < least))
 
 
 @final
@@ -57,7 +59,8 @@ class CrossFitDistillation(Part):
     memorised shifts their doubts about its neighbours more often than their verdict. `mixing` > 0 trains the student on
     convex mixtures of two records of a batch with weights from Beta(mixing, mixing), so that it seldom meets a record
     as it is. `consensus` > 0 leaves out of the student's training every record whose winning class has a mean
-    probability below it among the teachers that label it: what only the record itself teaches is not taught at all.
+    probability below it among the teachers that label it (down to a quarter of the records): what only the record
+    itself teaches is not taught at all.
 
     Presets: Gecko's teacher is (1, 0), KCD (n, 1), SELENA (25, 10), DMP (1, 0, transfer="reference").
     Guarantee: no teacher that labels a record was trained on it when L >= 1 (by construction); what still leaks
@@ -115,6 +118,7 @@ class CrossFitDistillation(Part):
             soft = self._labels(context, records, str(device))
             if self.consensus:
                 context.memory["agreed"] = agreeing(context.members, soft, self.consensus)
+                context.memory["had"] = context.members[-1].sum()
             vote = self.answers == "vote"
             context.memory["soft"] = one_hot(soft.argmax(-1), context.classes).float() if vote else soft
         if self.consensus:
@@ -185,9 +189,18 @@ class CrossFitDistillation(Part):
             return (Claim("training records", "holder of the model", text, "measured", "membership audit"),)
         text = (
             f"no teacher labelled a record it was trained on ({self.teachers} teachers, each record held out of "
-            f"{self.excluded}); near-duplicates in other folds are not covered"
+            f"{self.excluded}); near-duplicates in other folds are not covered{self._left_out(context)}"
         )
         return (Claim("training records", "holder of the model", text, "proved", "construction of the folds"),)
+
+    def _left_out(self, context: Context) -> str:
+        """Say how many of the last model's records its student did not train on, where that is known."""
+        if "agreed" not in context.memory:
+            return ""
+        had, kept = int(context.memory["had"]), int(context.memory["agreed"][-1].sum())
+        return (
+            f"; {had - kept} of {had} records, on which they agreed below {self.consensus}, taught the student nothing"
+        )
 
 
 def _soft_labels(context: Context, batch: Batch) -> Float[Tensor, "S B C"]:
