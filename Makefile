@@ -7,8 +7,10 @@ STAMP := $(VENV)/.installed
 TORCH_INDEX ?=
 PYTEST_FLAGS ?= -n 2
 NAME ?=
+ALL ?=
+RUNS ?= 3
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo test test-loaded check bench clean
 
 install: $(STAMP)
 
@@ -22,14 +24,19 @@ demo: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" $(PYTEST_FLAGS)
 
+test-loaded: install
+	bash scripts/test-under-load $(RUNS)
+
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m mypy
 	$(MAKE) test
 
+# The peers that are not there yet are made first; without a network only the benchmarks that want them fail.
 bench: install
-	$(BIN)/python -m benchmarks $(if $(NAME),$(NAME),--all) --save
+	$(if $(NAME),,-$(BIN)/python -m benchmarks.peers --missing)
+	$(BIN)/python -m benchmarks $(if $(NAME),$(NAME),$(if $(ALL),--slow,--all)) --save
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,6 +11,7 @@ from edgeward.job.job import RecipeChoice
 
 NAME = "gecko-seeds"
 DESCRIPTION = "digits, 200 mislabelled canaries: gecko:crossfit against none over several seeds, leakage and accuracy"
+SLOW = "trains and audits the demo's two ends with five seeds; goes on from runs/gecko-seeds"
 
 # Settings were tuned on seeds 100 to 102, the demo reports seed 0.
 SEEDS = tuple(int(seed) for seed in os.environ.get("GECKO_SEEDS", "200,201,202,203,204").split(","))

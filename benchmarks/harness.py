@@ -1,26 +1,28 @@
-"""Finding, running and storing benchmarks.
+"""Finding and running benchmarks.
 
 A benchmark is a module of this folder with `NAME`, `DESCRIPTION` and `run() -> dict`; the dictionary holds at least
-`ratio` (peer's figure over ours: larger is better for us), `ours`, `peer` and `unit`. The harness adds the machine,
-the versions and the date.
+`ratio` (peer's figure over ours: larger is better for us), `ours` and `peer`, all three numbers, and `unit`. One that
+takes hours says why in `SLOW`. The harness adds the machine, the versions, the date and how long it took.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
-import json
+import math
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from numbers import Real
 from pathlib import Path
 from typing import Any, final
 
 from edgeward.core.errors import UserError, unknown_name
 
 FOLDER = Path(__file__).parent
-REQUIRED = ("ratio", "ours", "peer", "unit")
+FIGURES = ("ratio", "ours", "peer")
 
 
 @final
@@ -31,19 +33,40 @@ class Benchmark:
     name: str
     description: str
     module: str
+    slow: str = ""
+    """Why it takes hours; empty for the others."""
 
     def run(self) -> dict[str, Any]:
-        """Run it, check what it returns, and add where and when it ran."""
+        """Run it, check what it returns, and add where, when and how long it ran."""
+        start, load = time.monotonic(), os.getloadavg()[0]
         result = dict(importlib.import_module(self.module).run())
-        lacking = [key for key in REQUIRED if key not in result]
-        if lacking:
+        problems = faults(result)
+        if problems:
             raise UserError(
-                f"benchmark '{self.name}' returned an incomplete result",
-                expected=", ".join(REQUIRED),
-                came=f"no {', '.join(lacking)}",
-                fix=f"add them to run() of {self.module}",
+                f"benchmark '{self.name}' returned a result of another shape",
+                expected=f"finite numbers at {', '.join(FIGURES)}, a text at unit",
+                came=", ".join(problems),
+                fix=f"let run() of {self.module} return one number for each; tables go under keys of their own",
             )
-        return {**result, "name": self.name, **circumstances()}
+        took = {"seconds_of_the_run": round(time.monotonic() - start, 1), "load_average_at_start": load}
+        return {**result, "name": self.name, **took, **circumstances()}
+
+
+def faults(result: Mapping[str, Any]) -> list[str]:
+    """Return what keeps `result` from being told in one line and compared: an empty list for most."""
+    found = [_fault(key, result.get(key)) for key in FIGURES]
+    unit = result.get("unit")
+    if not isinstance(unit, str) or not unit:
+        found.append("no unit" if unit is None else f"unit = {unit!r}")
+    return [fault for fault in found if fault]
+
+
+def _fault(key: str, value: object) -> str:
+    if value is None:
+        return f"no {key}"
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return f"{key} of type {type(value).__name__}"
+    return "" if math.isfinite(value) else f"{key} = {value}"
 
 
 def find(folder: Path = FOLDER) -> dict[str, Benchmark]:
@@ -52,8 +75,8 @@ def find(folder: Path = FOLDER) -> dict[str, Benchmark]:
     for path in sorted(folder.glob("*.py")):
         constants = _constants(path)
         if "NAME" in constants:
-            name = constants["NAME"]
-            found[name] = Benchmark(name, constants.get("DESCRIPTION", ""), f"{folder.name}.{path.stem}")
+            name, module = constants["NAME"], f"{folder.name}.{path.stem}"
+            found[name] = Benchmark(name, constants.get("DESCRIPTION", ""), module, constants.get("SLOW", ""))
     return found
 
 
@@ -64,26 +87,16 @@ def named(name: str, known: Mapping[str, Benchmark]) -> Benchmark:
     return known[name]
 
 
+def chosen(names: Iterable[str], known: Mapping[str, Benchmark]) -> list[Benchmark]:
+    """Return the benchmarks called `names`, each once. Raises: `UserError`."""
+    return [named(name, known) for name in dict.fromkeys(names)]
+
+
 def circumstances() -> dict[str, Any]:
     """Return the machine's fingerprint, the versions, and the date (UTC)."""
     from edgeward.measure.fingerprint import environment
 
     return {"environment": environment(), "date": datetime.now(timezone.utc).date().isoformat()}
-
-
-def save(result: Mapping[str, Any], folder: Path = FOLDER / "results") -> Path:
-    """Write a result to `<folder>/<name>.json` atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{result['name']}.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(as_json(result), encoding="utf-8")
-    os.replace(partial, path)
-    return path
-
-
-def as_json(document: Any) -> str:
-    """Return readable JSON with a final newline."""
-    return json.dumps(document, indent=2, sort_keys=True, default=str) + "\n"
 
 
 def _constants(path: Path) -> dict[str, str]:

@@ -122,6 +122,11 @@ def _cases():
     yield "standardize", rows, _right_standardized, _standardized
 
 
+def _mean(values):
+    """Return the geometric mean."""
+    return math.prod(values) ** (1 / len(values))
+
+
 def run() -> dict:
     """Run every function once; the ratio is that of the rounds over the functions that both compute."""
     ours, theirs = {}, {}
@@ -130,12 +135,22 @@ def run() -> dict:
         if name in ("exp", "reciprocal", "inverse_root"):
             what = Iterated(name, x.size)
             theirs[name] = _measured(x, what.demands(_RING), partial(_iterated, what), right)
-    ratios = [theirs[name]["rounds"] / ours[name]["rounds"] for name in theirs]
+    return summary(ours, theirs)
+
+
+def summary(ours, theirs) -> dict:
+    """Return the result of the rows of both, by function."""
+    ours_rounds, peer_rounds = (_mean([rows[name]["rounds"] for name in theirs]) for rows in (ours, theirs))
     return {
-        "ratio": math.prod(ratios) ** (1 / len(ratios)),
-        "ours": ours,
-        "peer": theirs,
-        "unit": "rounds; bytes per value sent by each party and, offline, by the dealer; error over max(1, |y|)",
+        "name": NAME,
+        "description": DESCRIPTION,
+        "ratio": peer_rounds / ours_rounds,
+        "ours": ours_rounds,
+        "peer": peer_rounds,
+        "unit": "rounds",
+        "peer_name": "CrypTen's iterations on our primitives; geometric means over what both compute",
+        "functions": {"ours": ours, "peer": theirs},
+        "units": "bytes per value sent by each party and, offline, by the dealer; error over max(1, |y|)",
         "kind": "simulated: both parties and the dealer in one process; seconds without a network",
         "accurate": all(row["largest_error"] < 2.0**-12 for row in ours.values()),
     }

@@ -5,17 +5,17 @@ A claim that does not hold is reported as such; the exit code is 3 then, and the
 
 import argparse
 import datetime
-import json
 import sys
 from pathlib import Path
 
+from benchmarks.storing import CHANGED, as_json, require_clean, save
 from edgeward.cli.watch import Lines
+from edgeward.core.errors import EdgewardError
 from edgeward.job import load_job
 from edgeward.job.tables import parse_toml
 from edgeward.measure.fingerprint import environment
 
 CLAIMS = Path(__file__).parent / "claims"
-RESULTS = Path(__file__).parent / "results"
 RATES = ("name", "auc", "tpr_at_1pct", "tpr_at_0_1pct", "balanced_accuracy")
 
 
@@ -92,13 +92,20 @@ def main() -> int:
     parser.add_argument("claim", choices=sorted(p.stem for p in CLAIMS.glob("*.toml") if "-" not in p.stem))
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/claims-NAME.json")
     parser.add_argument("--workdir", type=Path, default=Path("runs/claims"))
+    parser.add_argument("--allow-dirty", action="store_true", help="--save in a changed tree too, marked as such")
     options = parser.parse_args()
-    result = reproduce(options.claim, options.workdir)
-    text = json.dumps(result, indent=1, sort_keys=True) + "\n"
+    try:
+        if options.save:
+            require_clean(allow_dirty=options.allow_dirty)
+        result = reproduce(options.claim, options.workdir)
+    except EdgewardError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
     if options.save:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{result['name']}.json").write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+        changed = str(result["environment"]["commit"]).endswith(CHANGED) and not options.allow_dirty
+        path = save(result, options.workdir) if changed else save(result)
+        sys.stderr.write(f"written to {path}\n")
+    sys.stdout.write(as_json(result))
     return 0 if result["holds"] else 3
 
 

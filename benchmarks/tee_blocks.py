@@ -10,6 +10,7 @@ from benchmarks import tee_splits
 
 NAME = "tee-splits-blocks"
 DESCRIPTION = "ResNet-20 (CIFAR-10) with a public backbone of one block: accuracy, stealing ratio, RAM, overhead"
+SLOW = "as tee-splits, for one network; goes on from runs/tee-splits"
 ROWS = ("whole", "mirrornet-public-from-block-2")
 
 

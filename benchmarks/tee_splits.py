@@ -45,6 +45,7 @@ from edgeward.transforms.mirror import Block
 
 NAME = "tee-splits"
 DESCRIPTION = "strategies that split ResNet-20 (CIFAR-10) and MobileNet (VWW): accuracy, stealing ratio, RAM, overhead"
+SLOW = "trains victims, references and attackers for every strategy; goes on from runs/tee-splits"
 
 WORKDIR = Path("runs/tee-splits")
 LAYERS = ("whole", "deep", "head")
@@ -69,7 +70,7 @@ def run(settings: Settings | None = None) -> dict:
         "settings": asdict(settings),
         "note": "reduced training on processor cores" if settings.reduced else "full training on a GPU",
         "overheads": f"modelled on the profile {settings.device_profile}, not measured on a device; overhead_stream "
-        "is a plan: the trusted application takes taps one by one and computes after the last",
+        "is a plan that no emitted application runs; rows are chosen by overhead_batch",
         "selection": "rows are chosen for targets on records of their own (`choosing`); every other figure, and "
         "whether a target is met, is of the holdout, on which no row was chosen",
         "attack_choice": "strongest variant in hindsight for splits and references alike; `own_choice`: what the "
@@ -165,7 +166,7 @@ class Bench:
 
     def strategy(self, name: str, blocks: tuple, preset: str) -> Strategy:
         """Return one of our strategies; the gap aims beyond the claim: validation records are members of the victim."""
-        return Strategy(name, blocks, preset, transfer="stream", gap=0.3, flips=self.case.flips)
+        return Strategy(name, blocks, preset, gap=0.3, flips=self.case.flips)
 
     def following(self, name: str, grain: Grain) -> Strategy:
         """Return the strategy whose public backbone ends before a block: copies of it and of all later ones."""
@@ -174,7 +175,7 @@ class Bench:
         return replace(self.strategy(name, copies, "public"), **fine)
 
     def light_blocks(self) -> tuple[Block, ...]:
-        """Return the largest uniform monitor on the last stages that stays below the overhead in stream mode."""
+        """Return the largest uniform monitor on the last stages that stays below the overhead of what runs."""
         path = self.folder / "light.json"
         if not path.exists():
             at, best = stages(self.victim), (-1, ())

@@ -16,7 +16,7 @@ def targets(rows: list, victim: dict) -> dict:
     """Return which row is chosen for each target on `choosing` records, and whether the holdout bears it out."""
     ours = [r for r in rows if _is_ours(r)]
     near = [r for r in ours if r["accuracy_choosing"] >= victim["choosing"] - NEAR]
-    light = min((r for r in near if r["overhead_stream"] <= OVERHEAD), key=_least, default=None)
+    light = min((r for r in near if r["overhead_batch"] <= OVERHEAD), key=_least, default=None)
     # the whole network inside is the yardstick itself: it meets the level whatever ours do
     level = min((r for r in near if ratio_of(r, "choosing") <= BAR), key=_least, default=None)
     gaps = {r["strategy"]: r["audit"]["gap"] for r in ours if r["audit"]["gap"] is not None}
@@ -36,11 +36,11 @@ def targets(rows: list, victim: dict) -> dict:
 
 
 def _least(row: dict) -> float:
-    return row["overhead_stream"]
+    return row["overhead_batch"]
 
 
 def _is_ours(row: dict) -> bool:
-    return row["overhead_stream"] is not None and row["strategy"].startswith("mirrornet")
+    return row["overhead_batch"] is not None and row["strategy"].startswith("mirrornet")
 
 
 def ratio_of(row: dict, by: str = "ratio_to_black_box") -> float:

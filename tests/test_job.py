@@ -110,7 +110,7 @@ def test_all_unknown_keys_and_wrong_types_come_together():
         (SMALLEST + "roots = 'x'\n", "did you mean 'root'"),
         (SMALLEST + "[[threats]]\nthreat = 'extraction'\n", "expected one of membership"),
         (SMALLEST + "[[threats]]\naccess = 'labels'\n", "expected one of label, confidence"),
-        (SMALLEST + "[[threats]]\nprotocol = 'all'\n", "expected one of canaries, population"),
+        (SMALLEST + "[[threats]]\nkinds = ['canaries']\n", "unknown kind of audited records"),
         (SMALLEST + "[train]\noptimizer = 'adamw'\n", "expected one of adam, sgd"),
         (SMALLEST + "[train]\nepochs = 0\n", "at least 1"),
         (SMALLEST + "[train]\nrate = nan\n", "a positive number"),

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.peers [NAME ...] --install`: make the peers' environments; without it say which are there."""
+"""`python -m benchmarks.peers [NAME ...]`: say which are there; `--missing` makes those that lack, `--install` all."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PEERS)} (default: all)")
     parser.add_argument("--install", action="store_true", help="make the environments anew")
+    parser.add_argument("--missing", action="store_true", help="make the environments that are not there")
     options = parser.parse_args(arguments)
     try:
         for chosen in [peer(name) for name in options.names or PEERS]:
-            if options.install:
+            if options.install or (options.missing and not chosen.installed):
                 install(chosen, lambda line: sys.stderr.write(line + "\n"))
             there = "installed" if chosen.installed else "not installed"
             sys.stdout.write(f"{chosen.name}: {chosen.title}: {there} in {chosen.folder}\n")

@@ -18,8 +18,8 @@ def audit(
 ) -> Protected:
     """Audit recipes as `protect` does (same arguments), by default the undefended training alone.
 
-    Guarantee: measured against the attacks named in the report. Cost: one batched training of threat.shadows + 1
-    models per recipe.
+    Guarantee: measured against the attacks named in the report. Cost: one batched training of up to
+    2 threat.shadows + 1 models per recipe.
     """
     return protect(model, recipes=recipes, **arguments)
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from edgeward.backends.mpc.deployment.agreement import ASSISTANT_PORT, PORTS, TRIO_TRUST, TRUST, Address, Terms
 from edgeward.backends.mpc.inference.expense import CostTable
 from edgeward.backends.mpc.inference.lowering import Lowered, lower
+from edgeward.backends.mpc.inference.reference import OutOfRange as OutOfRange
+from edgeward.backends.mpc.inference.reference import check_range
 from edgeward.backends.mpc.inference.simulation import Simulation
 from edgeward.backends.mpc.inference.simulation import simulate as _simulate
 from edgeward.backends.mpc.replicated.simulation import TrioSimulation, simulate_three
@@ -39,11 +41,35 @@ _DEALER, _ASSISTANT, _AHEAD = f"{_HOST}:{PORTS[2]}", f"{_HOST}:{ASSISTANT_PORT}"
 _SIMULATED = "simulated: one process held the model, the records and all masks"
 
 
-def lowered(net: Net, shape: tuple[int, ...], records: int = 1, **options: Any) -> Lowered:
+def lowered(
+    net: Net, shape: tuple[int, ...], records: int = 1, *, sample: np.ndarray | Tensor | None = None, **options: Any
+) -> Lowered:
     """Return the plan of `net` for batches of `records` records of `shape`; `options` are those of `lower`.
 
-    Raises: `UnsupportedOperators` with every layer that has no protocol and what to do.
+    `sample`: records [n, *shape] like those to come, on which every layer is looked at for values that leave its range.
+    Without one nobody looks at the layers behind the first weights: the client knows its records, not the weights.
+    Cost: a pass of the plan in the clear over the sample. Raises: `UnsupportedOperators` with every layer that has no
+    protocol and what to do; `OutOfRange` with layer, range and remedy; `DataError` for a sample that does not fit.
     """
+    plan = _lowered(net, shape, records, options)
+    if sample is not None:
+        check_range(plan.plan, plan.model, _records(sample))
+    return plan
+
+
+def _records(x: np.ndarray | Tensor) -> np.ndarray:
+    """Return records as float32. Raises: `DataError` for others than numbers."""
+    records = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+    came = f"{records.dtype} {list(records.shape)}"
+    if records.ndim >= 2 and len(records) and records.dtype.kind in "fiu":
+        with np.errstate(over="ignore"):
+            single = records.astype(np.float32)
+        if np.isfinite(single).all():
+            return single
+    raise DataError("no records to run on", expected="finite numbers of float32, the batch axis first", came=came)
+
+
+def _lowered(net: Net, shape: tuple[int, ...], records: int, options: dict[str, Any]) -> Lowered:
     if isinstance(net, Lowered):
         if net.plan.input_shape != (records, *shape):
             came = f"{records} records of {list(shape)}"
@@ -64,15 +90,14 @@ class SimulatedRun:
     def __call__(self, net: Net, x: np.ndarray | Tensor) -> Any:
         """Return the answer for `x` [n, ...] as the owner of the records gets it, of the type of `x`.
 
-        Raises: `UnsupportedOperators`, `DataError`.
+        Before anything is run the plan is computed in the clear, to see that no value leaves its range.
+        Raises: `UnsupportedOperators`, `DataError`, of these `OutOfRange` with layer, range and remedy.
         """
-        records = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
-        if records.ndim < 2 or not len(records) or records.dtype.kind not in "fiu" or not np.isfinite(records).all():
-            came = f"{records.dtype} {list(records.shape)}"
-            raise DataError("no records to run on", expected="finite numbers, the batch axis first", came=came)
+        records = _records(x)
         plan = lowered(net, tuple(records.shape[1:]), len(records), **self._options)
+        check_range(plan.plan, plan.model, records)
         play = _simulate if self._parties == 2 else simulate_three
-        simulation = play(plan, records.astype(np.float32), network=self._link)
+        simulation = play(plan, records, network=self._link)
         self._last = (plan, simulation)
         answer = np.asarray(simulation.answer, np.float32)
         return (
@@ -127,8 +152,8 @@ def simulate(parties: int = 2, *, network: Link | str | None = None, **options: 
     to throttle ("lan", "wan" or a `Link`);
     `options`: as of `lower` (`ring`, `layout`).
     Guarantee: none about secrecy, since one process holds everything; answers, bytes and rounds are those of a
-    deployment against one semi-honest, static party (two: with a trusted offline dealer). Unaudited. A plain function
-    on secret tensors runs by `simulate_function`.
+    deployment against one semi-honest, static party (two: with a trusted offline dealer). Values that would leave a
+    range are refused first (`OutOfRange`). Unaudited. A plain function on secret tensors runs by `simulate_function`.
 
     >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> with simulate(parties=2) as run:
@@ -237,6 +262,7 @@ def deploy(
     *,
     keys: Path | str | None,
     model: Lowered,
+    sample: np.ndarray | None = ...,
     listen: str = ...,
     parties: int = ...,
     dealer: str | None = ...,
@@ -275,6 +301,7 @@ def deploy(
     keys: Path | str | None,
     parties: int = 2,
     model: Lowered | None = None,
+    sample: np.ndarray | None = None,
     listen: str = "",
     server: str = f"{_HOST}:{PORTS[1]}",
     dealer: str | None = _DEALER,
@@ -292,7 +319,8 @@ def deploy(
 
     Args: `keys`: this role's folder of `edgeward secure keys` (None: no TLS, among processes of one machine only);
     `parties`: 2 (client and server, with a dealer) or 3 (with an assistant, who computes with them, instead);
-    `model`: what `lowered` gave, at the server; `listen`, `server`, `dealer`, `assistant`: addresses as host:port
+    `model`: what `lowered` gave, at the server; `sample`: the server's own records [n, ...] like those to come, on
+    which it looks for layers that leave their range; `listen`, `server`, `dealer`, `assistant`: addresses as host:port
     (`dealer` None: use what `store` holds); `folder`, `store`: where the dealer and a party keep sealed material over
     restarts; `ahead`: batches of material to hold; `plan`: the digest the client, or the assistant, insists on;
     `patience`: seconds in which the others must appear; `timeout`: seconds for which the other party may compute in
@@ -300,7 +328,9 @@ def deploy(
     Guarantee: against one semi-honest, static party; two parties: the dealer is trusted and offline; three: nobody
     alone is trusted, but any two that work together know everything, the assistant and either of the others included.
     Channels are TLS 1.3 with certificates on both sides. The client's owner alone learns the answers. Unaudited.
-    Raises: `ConfigError` for what does not fit, when the role runs `ChannelError` and others.
+    The client looks at its own records before it sends a byte of them, at the steps before the first weights.
+    Raises: `ConfigError` for what does not fit, `OutOfRange` for a sample; when the role runs, `ChannelError` and
+    others.
     """
     if parties not in (2, 3):
         raise ConfigError("no such deployment", expected="parties=2 or parties=3", came=f"parties={parties}")
@@ -317,6 +347,8 @@ def deploy(
     if role == "server":
         if model is None:
             raise ConfigError("the server brings the model", fix="give model=mpc.lowered(net, shape)")
+        if sample is not None:
+            check_range(model.plan, model.model, _records(sample))
         return ServerRole(model, Address.parse(listen or f"{_HOST}:{PORTS[1]}"), third, terms)
     from edgeward.backends.mpc.deployment.asking import Client
 

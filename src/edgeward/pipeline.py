@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -15,6 +16,7 @@ from edgeward.core.frontier import Measured
 from edgeward.core.measurement import Measurement
 from edgeward.core.progress import Watcher
 from edgeward.core.randomness import Seed
+from edgeward.core.record_kind import EXPOSED
 from edgeward.core.threat import MembershipInference
 from edgeward.data.splits import Splits
 from edgeward.deploy import Vectors, synthetic_vectors, write_bundle
@@ -22,6 +24,7 @@ from edgeward.devices import DeviceProfile
 from edgeward.evidence import Evidence
 from edgeward.graph import Network
 from edgeward.measure.evaluate import evaluate
+from edgeward.measure.exposure import most_exposed
 from edgeward.measure.membership_design import MembershipDesign, design
 from edgeward.measure.siblings import Siblings
 from edgeward.recipes import Recipe
@@ -31,7 +34,7 @@ from edgeward.train.part import Schedule
 from edgeward.train.population import Factory
 from edgeward.train.task import Task
 
-FORMAT = 1
+FORMAT = 2
 """Raise when the meaning of a stored measurement changes: old entries are then measured again."""
 
 
@@ -93,9 +96,14 @@ class Pipeline:
         """Return what is known of a recipe's cost before the first expensive step."""
         return recipe.foresee(self.factory, self.splits.input_shape, self.device, self.seed)
 
+    @cached_property
     def plan(self) -> MembershipDesign:
-        """Return who trains on what; the same for every recipe, so that recipes are compared on equal terms."""
-        return design(self.splits, self.threat, self.seed.child("membership"))
+        """Who trains on what; the same for every recipe, so that recipes are compared on equal terms."""
+        exposed = None
+        if EXPOSED in self.threat.natural:
+            seed = self.seed.child("exposure")
+            exposed = most_exposed(self.factory, self.splits, self.schedule, seed, self.watcher)
+        return design(self.splits, self.threat, self.seed.child("membership"), exposed)
 
     def task(self, recipe: Recipe, candidate: Candidate, plan: MembershipDesign) -> Task:
         """Return the task of training the siblings of one candidate, resuming from its checkpoints."""
@@ -117,7 +125,7 @@ class Pipeline:
 
     def measure(self, recipe: Recipe, candidate: Candidate) -> Measurement:
         """Train, lower, measure and store one candidate with its bundle."""
-        plan = self.plan()
+        plan = self.plan
         started = time.perf_counter()
         task = self.task(recipe, candidate, plan)
         trained = recipe.run(task)
@@ -135,7 +143,8 @@ class Pipeline:
             seconds=seconds,
             watcher=self.watcher,
             label=recipe.name,
-            extra={"summary": recipe.summary, "paper": recipe.paper},
+            seed=self.seed.child("audit"),
+            extra={"summary": recipe.summary, "paper": recipe.paper, "aimed_at": recipe.aimed_at},
         )
         self.store.put(candidate, measurement, lambda folder: self._bundle(folder, candidate, measurement, siblings))
         return measurement

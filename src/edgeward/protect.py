@@ -15,7 +15,7 @@ from torch import nn
 from edgeward.backends.tee.device_storage import DeviceStorage
 from edgeward.core.budget import Budget
 from edgeward.core.candidate import Candidate
-from edgeward.core.errors import ConfigError
+from edgeward.core.errors import ConfigError, EdgewardError
 from edgeward.core.frontier import Frontier, Measured
 from edgeward.core.measurement import Measurement
 from edgeward.core.progress import Silent, Watcher
@@ -29,8 +29,8 @@ from edgeward.evidence import Evidence
 from edgeward.graph import capture
 from edgeward.pipeline import Pipeline
 from edgeward.recipes import RECIPES, Recipe, resolve
-from edgeward.search import Store, explore
-from edgeward.sources import as_factory, as_splits, classified
+from edgeward.search import Failure, Store, explore
+from edgeward.sources import as_factory, as_splits, classified, enough_canaries
 from edgeward.split_export import copy_split
 from edgeward.train.part import Schedule
 from edgeward.train.population import Factory, build
@@ -72,15 +72,22 @@ class Protected:
     report: Mapping[str, Any]
     workdir: Path
     store: Store
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def crashed(self) -> tuple[Failure, ...]:
+        """The recipes that ended with an error nobody foresaw; each keeps its trace."""
+        return tuple(failure for failure in self.failures if failure.internal)
 
     def choose(self) -> Choice:
         """Return the least leaking feasible candidate.
 
-        Errors: `NoFeasibleCandidate`; `ConfigError` with every recipe's reason when none could be measured at all.
+        Errors: `NoFeasibleCandidate`; `ConfigError` with every recipe's reason when none could be measured at all,
+        `EdgewardError` where one of these reasons is an internal error.
         """
         failed = self.report["failed"]
         if failed and not self.frontier.measured:
-            raise ConfigError(
+            raise (EdgewardError if self.crashed else ConfigError)(
                 "no recipe could be measured:\n"
                 + indent("\n".join(f"{entry['recipe']}: {entry['reason']}" for entry in failed), "    "),
                 expected="at least one recipe that trains on these records",
@@ -127,8 +134,9 @@ def protect(
     Returns: `Protected`, whose `choose().export(directory)` copies the chosen bundle; `workdir` holds `report.html`,
     `report.json`, `CARD.md` and `bundle/` of the choice when there is one.
     Guarantee: leakage is measured against the attacks named in the report; nothing is proved unless a claim says so.
-    Cost: each recipe trains threat.shadows + 1 models as one batch.
-    Errors: `UserError` for what cannot be used; never raises for an infeasible budget, `choose` does.
+    Cost: each recipe trains up to 2 threat.shadows + 1 models as one batch, half of them for the planted kinds.
+    Errors: `UserError` for what cannot be used; never raises for an infeasible budget, `choose` does, nor for a recipe
+    that fails, whatever its error: that is in `failures` and in the report, and the others go on.
     """
     splits = as_splits(data, train, holdout, validation, shadow, classes, seed, canaries_of(threats))
     profile = device if isinstance(device, DeviceProfile) else load_profile(device)
@@ -136,6 +144,7 @@ def protect(
     threat, factory = the_membership_threat(threats), as_factory(model)
     network = capture(build(factory, Seed(seed)), splits.input_shape)
     splits = classified(splits, network)
+    enough_canaries(splits, threat)
     job = {
         "model": str(getattr(model, "__qualname__", type(model).__name__)),
         "data": splits.name,
@@ -167,7 +176,7 @@ def protect(
         proposals, limits, pipeline.watcher, lambda so_far: evidence.write(folder, so_far, finished=False)
     )
     report = evidence.write(folder, frontier, failures, finished=True)
-    result = Protected(frontier, report, folder, store)
+    result = Protected(frontier, report, folder, store, failures)
     if report["chosen"]:
         result.choose().export(folder / "bundle")
     else:

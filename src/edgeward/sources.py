@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,10 +13,14 @@ from torch import nn
 
 from edgeward.core.errors import DataError, ModelError
 from edgeward.core.randomness import Seed
+from edgeward.core.threat import MembershipInference
 from edgeward.data import from_torch
 from edgeward.data.splits import Splits
 from edgeward.graph import Network
 from edgeward.train.population import Factory
+
+LEAST_PLANTED = 4
+"""Two pairs of a planted kind: with fewer, no model could have both a member and a non-member."""
 
 
 def as_factory(model: nn.Module | Factory) -> Factory:
@@ -114,3 +119,17 @@ def classified(splits: Splits, network: Network) -> Splits:
             fix="build the network with as many outputs as classes, or correct the labels",
         )
     return splits if logits == splits.classes else replace(splits, classes=logits).check()
+
+
+def enough_canaries(splits: Splits, threat: MembershipInference) -> None:
+    """Raise a `DataError` where the records have too few canary sources for the planted kinds the threat names."""
+    weight = sum(kind.sources for kind in threat.planted)
+    needed = math.ceil(LEAST_PLANTED * weight) if weight else LEAST_PLANTED
+    found = len(splits.canary_sources)
+    if threat.planted and found < needed:
+        raise DataError(
+            f"the records of '{splits.name}' have too few canaries to plant",
+            expected=f"at least {needed} for the kinds {', '.join(kind.slug for kind in threat.planted)}",
+            came=str(found),
+            fix="give more training records and canaries, or audit kinds that are not planted: kinds=['natural']",
+        )

@@ -13,8 +13,8 @@ BINARY = {"name": "gecko:crossfit", "teachers": 2, "excluded": 1, "patience": 1.
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
-    """One bundle of each artefact: ONNX and packed."""
-    job = write_job(tmp_path_factory.mktemp("bundles"), recipes=["int8", BINARY])
+    """One bundle of each artefact: ONNX, packed and int8 C."""
+    job = write_job(tmp_path_factory.mktemp("bundles"), recipes=["none", "int8", BINARY])
     done = run("protect", job, "--quiet")
     assert done.code == 0, done.err
     return sorted((job.parent / "runs" / "job").glob("candidates/*/bundle"))
@@ -26,7 +26,9 @@ def files(bundle):
 
 def test_what_protect_made_verifies(bundles):
     kinds = {file for bundle in bundles for file in files(bundle) if file.startswith("device/")}
-    assert kinds == {"device/model.onnx", "device/model.packed.safetensors"}
+    models = {"device/model.onnx", "device/model.packed.safetensors", "device/model.int8.safetensors"}
+    assert {kind for kind in kinds if not kind.startswith("device/c/")} == models
+    assert {"device/c/net.c", "device/c/net.h", "device/c/weights.bin", "device/c/form.json"} < kinds
     for bundle in bundles:
         done = run("verify", bundle, "--json")
         assert done.code == 0, done.err
@@ -88,8 +90,8 @@ def test_a_rewritten_manifest_and_seal_are_found_by_the_expected_digest(bundles,
     assert (done.code, "manifest" in done.err) == (3, True)
 
 
-def test_what_is_no_bundle_is_3_too(tmp_path):
+def test_what_is_no_bundle_is_the_users_error(tmp_path):
     for place in (tmp_path, tmp_path / "absent"):
         done = run("verify", place, "--json")
-        assert done.code == 3
+        assert done.code == 1
         assert done.json["error"]["fix"]

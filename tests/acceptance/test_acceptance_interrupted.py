@@ -12,6 +12,7 @@ import pytest
 
 from acceptance.acceptance_jobs import outcome, write_job
 from cli.cli_runner import run
+from patience import PATIENCE
 
 COMMAND = Path(sys.executable).parent / "edgeward"
 EPOCHS = 120
@@ -53,7 +54,7 @@ def stopped(folder, at: str, how: signal.Signals) -> tuple[int, str]:
                 process.send_signal(how)
                 break
         seen += process.stderr.readlines()
-        return process.wait(timeout=60), "".join(seen)
+        return process.wait(timeout=PATIENCE), "".join(seen)
 
 
 def resumed(folder):

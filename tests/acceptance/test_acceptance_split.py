@@ -22,7 +22,7 @@ pytest.importorskip("wasmtime", reason="the extra tee-emul is not installed")
 pytest.importorskip("cryptography", reason="the extra tee-emul is not installed")
 
 SPLIT = MirrorNet(preset="anti", queries="20", attackers=1, attack_steps=8, query_limit=50)
-THREATS = (MembershipInference(shadows=4, canaries=12),)
+THREATS = (MembershipInference(shadows=4, canaries=12, kinds=("mislabelled",)),)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_the_split_is_a_candidate_beside_the_others(result):
     assert cost["training_runs"] == 2
     assert cost["file_bytes"] > found["modelled"]["ram"]["weights"]
     assert [b["budget"] for b in found["stealing"]["budgets"]] == [20]
-    assert {a["audience"] for a in split["attacks"]} == {"canaries", "population"}
+    assert {a["kind"] for a in split["attacks"]} == {"mislabelled", "population"}
     claims = {claim["asset"]: claim for claim in split["claims"]}
     assert claims["model weights"]["statement"] == found["stealing"]["verdict"]
     assert claims["training records"]["basis"] == "measured"

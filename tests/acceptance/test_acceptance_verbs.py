@@ -8,6 +8,7 @@ import pytest
 
 from acceptance.acceptance_jobs import outcome, write_job
 from cli.cli_runner import run
+from patience import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_flags_are_kebab_case():
 def test_the_command_prints_one_document_and_leaves_with_its_code(tmp_path):
     job = write_job(tmp_path, device={"name": "nowhere"})
     command = [sys.executable, "-c", "import sys; from edgeward.cli import main; sys.exit(main())", "protect", job]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1
     assert json.loads(done.stdout)["error"]["exit_code"] == 1
     assert "Traceback" not in done.stderr

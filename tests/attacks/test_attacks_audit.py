@@ -36,14 +36,14 @@ def test_audit_is_sorted_complete_and_round_trips(toy):
         assert (r.positives, r.negatives) == (150, 150)
         assert len(r.roc) <= 200
         assert r.adaptive
-        assert r.audience == "canaries"
+        assert r.kind == "mislabelled"
         assert AttackResult.from_json(r.to_json()) == r
     assert results == audit(toy)
 
 
 def test_audit_always_holds_the_gap_attack(toy):
     assert [r.name for r in audit(toy, [])] == ["gap"]
-    assert {r.name for r in audit(toy, [ATTACKS["loss"]], audience="population", adaptive=False)} == {"gap", "loss"}
+    assert {r.name for r in audit(toy, [ATTACKS["loss"]], kind="population", adaptive=False)} == {"gap", "loss"}
 
 
 def test_label_access_leaves_only_attacks_that_live_on_labels(toy):
@@ -181,7 +181,7 @@ def test_points_must_be_those_of_the_signals(toy):
 
 def test_two_settings_under_one_name_are_refused(toy):
     with pytest.raises(ConfigError, match="rmia-online"):
-        audit(toy, [RMIA(gamma=1.0), RMIA(gamma=2.0)])
+        audit(toy, [RMIA(), RMIA(gamma=1.0), RMIA(gamma=2.0)])
 
 
 @pytest.mark.parametrize(

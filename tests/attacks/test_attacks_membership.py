@@ -13,10 +13,11 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from attacks import overfitted
-from edgeward.attacks import ATTACKS, Signals
-from edgeward.attacks.membership.audit import leave_one_out
+from edgeward.attacks import ATTACKS, Points, Signals
+from edgeward.attacks.membership.audit import leave_one_out, recorded_oracle
 from edgeward.attacks.membership.bavaria import predictive
 from edgeward.attacks.membership.lira import LiRA
+from edgeward.attacks.membership.lira_public import PublicLiRA
 from edgeward.attacks.membership.moments import Moments
 from edgeward.attacks.membership.rmia import RMIA, beaten
 from edgeward.attacks.membership.threshold import class_thresholds
@@ -116,6 +117,46 @@ def test_lira_is_the_likelihood_ratio_of_its_algorithm(mode, variance, toy):
             distinct = np.diff(np.sort(log_cdf)) > 1e-12
             order = np.argsort(log_cdf)
             assert (np.diff(found[t][order])[distinct] > 0).all()
+
+
+@pytest.mark.parametrize("variance", ["fixed", "record"])
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_public_lira_is_the_scripts_formula(mode, variance, toy):
+    found = leave_one_out(toy, PublicLiRA(mode=mode, variance=variance)).numpy()
+    p = softmax_of_label(toy.logits.numpy(), toy.labels.numpy(), 1.0)
+    phi, keep = np.log(p + 1e-45) - np.log(1 - p + 1e-45), toy.keep.numpy()
+    half = MODELS // 2 - 1
+    for t in range(MODELS):
+        others = [(t + k) % MODELS for k in range(1, MODELS)]
+        seen, unseen = (
+            np.stack([phi[[k for k in others if keep[k, i] == wanted][:half], i] for i in range(60)])
+            for wanted in (True, False)
+        )
+        if variance == "record":
+            s_in, s_out = seen.std(1), unseen.std(1)
+        else:
+            s_in = s_out = seen.std() if mode == "online" else unseen.std()
+        expected = -norm.logpdf(phi[t], np.median(unseen, 1), s_out)
+        if mode == "online":
+            expected += norm.logpdf(phi[t], np.median(seen, 1), s_in)
+        np.testing.assert_allclose(found[t], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_public_lira_takes_as_many_models_as_the_rarest_point_has():
+    # Point 0 is in two of six models, the others in three: every point's first two count, on either side.
+    generator = Seed(28).torch()
+    keep = overfitted.balanced_keep(7, 12, Seed(29))
+    keep[:, 0] = torch.arange(7) < 2
+    logits = torch.randn(7, 12, 3, generator=generator)
+    labels = torch.randint(0, 3, (12,), generator=generator)
+    signals = Signals(logits, labels, keep, torch.zeros(7, 4, 3), torch.zeros(4, dtype=torch.long))
+    rule = PublicLiRA(mode="offline").rule(signals.knowledge())
+    found = rule(recorded_oracle(signals, 0, "confidence"), Points.recorded(12, 4)).numpy()
+    p = softmax_of_label(logits.numpy(), labels.numpy(), 1.0)
+    phi = np.log(p) - np.log1p(-p)
+    unseen = np.stack([phi[[k for k in range(7) if not keep[k, i]][:2], i] for i in range(12)])
+    expected = -norm.logpdf(phi[0], np.median(unseen, 1), unseen.std())
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_lira_reaches_the_closed_form_on_gaussians():

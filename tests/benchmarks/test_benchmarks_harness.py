@@ -1,10 +1,13 @@
 """The benchmark harness: found by source, complete results, and names that exist."""
 
 import json
+import math
 
+import numpy as np
 import pytest
 from benchmarks.__main__ import main
-from benchmarks.harness import FOLDER, Benchmark, find, named, save
+from benchmarks.harness import FOLDER, Benchmark, faults, find, named
+from benchmarks.storing import save
 
 from edgeward.core.errors import UserError
 
@@ -59,8 +62,31 @@ def test_a_result_says_where_and_when(quick, tmp_path):
 
 
 def test_an_incomplete_result_is_refused(quick):
-    with pytest.raises(UserError, match="no ours, peer, unit"):
+    with pytest.raises(UserError, match="no ours, no peer, no unit"):
         Benchmark("lacking", "", "lacking_benchmark").run()
+
+
+SOUND = {"ratio": 2, "ours": np.float32(1.5), "peer": 3.0, "unit": "s"}
+
+
+@pytest.mark.parametrize("wrong", [{}, {"a": 1}, [1.0], "1.0", True, math.nan, math.inf, None])
+@pytest.mark.parametrize("key", ["ratio", "ours", "peer"])
+def test_figures_are_one_finite_number_each(key, wrong):
+    assert faults(SOUND) == []
+    (fault,) = faults({**SOUND, key: wrong})
+    assert key in fault
+
+
+@pytest.mark.parametrize("wrong", [None, "", 3, {"s": 1}])
+def test_a_unit_is_a_text(wrong):
+    (fault,) = faults({**SOUND, "unit": wrong})
+    assert "unit" in fault
+
+
+def test_every_stored_result_has_that_shape():
+    stored = {path.stem: json.loads(path.read_text()) for path in (FOLDER / "results").glob("*.json")}
+    wrong = {name: faults(one) for name, one in stored.items() if not name.startswith("claims-")}
+    assert not {name: found for name, found in wrong.items() if found}
 
 
 def test_json_is_one_document(quick, monkeypatch, capsys):
@@ -68,6 +94,7 @@ def test_json_is_one_document(quick, monkeypatch, capsys):
     assert main(["quick", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["ratio"] == 2.0
+    assert json.loads(captured.out)["seconds_of_the_run"] >= 0
     assert "chatter" in captured.err
     assert main(["--all"]) == 0
     assert "quick: ratio 2" in capsys.readouterr().out

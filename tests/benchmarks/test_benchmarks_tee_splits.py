@@ -10,7 +10,7 @@ def row(name, *, choosing, holdout, ratio=1.0, ratio_choosing=1.0, overhead=0.2)
         "strategy": f"mirrornet-{name}",
         "accuracy_choosing": choosing,
         "accuracy": holdout,
-        "overhead_stream": overhead,
+        "overhead_batch": overhead,
         "stealing": [budget],
         "audit": {"gap": None, "standing": "confidential"},
     }

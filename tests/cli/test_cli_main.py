@@ -151,7 +151,7 @@ def test_bounds_are_read_or_refused(text):
 
 
 def candidate(rate, recipe="none"):
-    attack = {"name": "lira", "negatives": 800, "auc": {"value": 0.7, "interval": [0.6, 0.8]}}
+    attack = {"name": "lira", "kind": "mislabelled", "negatives": 800, "auc": {"value": 0.7, "interval": [0.6, 0.8]}}
     attack["tpr_at_1pct"] = {"value": rate, "interval": [0.0, 1.0]}
     attack["tpr_at_0_1pct"] = {"value": 0.0, "interval": [0.0, 1.0]}
     return {"recipe": recipe, "attacks": [attack], "strongest_attack": attack, "test_accuracy": 0.9, "cost": {}}

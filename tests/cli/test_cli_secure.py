@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from safetensors.torch import save_file
 
 from cli.cli_runner import run
 from edgeward.nets import lenet
+from patience import PATIENCE, SOON
+from ports import free_ports
 
 NET = """
 from torch import nn
@@ -134,27 +135,22 @@ def test_a_party_given_the_folder_of_another_refuses_at_once(tmp_path, parties, 
     np.save(tmp_path / "x.npy", np.zeros((1, 1, 28, 28), np.float32))
     more = {"server": ["net:lenet", "--input", "1x28x28"], "client": ["--input", tmp_path / "x.npy"]}
     at = time.monotonic()
-    done = run("secure", role, *more.get(role, []), "--keys", keys / shown, "--patience", 60)
+    done = run("secure", role, *more.get(role, []), "--keys", keys / shown, "--patience", PATIENCE)
     assert done.code == 1
-    assert time.monotonic() - at < 30
+    assert time.monotonic() - at < SOON
     assert [f"'{keys / shown}' is not the {role}'s folder" in done.err, f"'{keys / role}'" in done.err] == [True, True]
 
 
 def test_a_party_alone_says_whom_it_misses(tmp_path):
     run("secure", "keys", tmp_path / "keys")
     np.save(tmp_path / "x.npy", np.zeros((1, 1, 6, 6), np.float32))
-    port = free_port()
+    (port,) = free_ports(1)
     done = run(
         *("secure", "client", "--keys", tmp_path / "keys" / "client", "--input", tmp_path / "x.npy"),
         *("--server", f"127.0.0.1:{port}", "--patience", 0.3, "--json"),
     )
     assert done.code == 1
     assert "cannot be reached" in done.json["error"]["message"]
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -187,7 +183,7 @@ def three(tmp_path):
     x = np.random.default_rng(0).random((2, 1, 28, 28), np.float32)
     np.save(tmp_path / "x.npy", x)
     run("secure", "keys", tmp_path / "keys")
-    at, server = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    at, server = (f"127.0.0.1:{port}" for port in free_ports(2))
     dealer = ["dealer", "--keys", "keys/dealer", "--listen", at, "--json"]
     serving = ["server", "net:lenet", "--weights", "lenet.safetensors", "--input", "1x28x28", "--keys", "keys/server"]
     serving += ["--listen", server, "--dealer", at, "--json"]
@@ -223,8 +219,8 @@ def test_an_interrupt_stops_all_three_with_a_word(three, tmp_path):
         time.sleep(2)
         two.send_signal(signal.SIGINT)
         at = time.monotonic()
-        outputs = [process.communicate(timeout=60) for process in (two, one, three_)]
-        assert time.monotonic() - at < 10
+        outputs = [process.communicate(timeout=PATIENCE) for process in (two, one, three_)]
+        assert time.monotonic() - at < SOON
         assert [process.returncode for process in (two, one, three_)] == [130, 1, 1]
     assert "the other parties were told" in outputs[0][1]
     # An interrupt in the middle of a frame leaves no place for a word: then the connection just ends.

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cli.cli_runner import run
-from cli.test_cli_secure import NET, free_port, started
+from cli.test_cli_secure import NET, started
+from ports import free_ports
 
 COST = ("parties", "kind", "adversary", "metered_equals_declared", "offline_bytes_received", "batches")
 
@@ -45,7 +46,7 @@ def test_three_commands_answer_without_a_dealer(tmp_path):
     x = np.random.default_rng(0).random((2, 1, 6, 6), np.float32)
     np.save(tmp_path / "x.npy", x)
     run("secure", "keys", tmp_path / "keys", "--parties", 3)
-    at, server = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    at, server = (f"127.0.0.1:{port}" for port in free_ports(2))
     helping = ["assistant", "--keys", "keys/assistant", "--listen", at, "--json"]
     serving = [
         "server",

@@ -21,9 +21,14 @@ def test_one_thread_unless_the_environment_asks(two_threads, monkeypatch, asked,
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if asked:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    with pytest.raises(KeyboardInterrupt), one_thread():
-        assert torch.get_num_threads() == inside
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with one_thread():
+            assert torch.get_num_threads() == inside
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert torch.get_num_threads() == 2
 
 

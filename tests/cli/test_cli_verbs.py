@@ -11,6 +11,7 @@ import pytest
 from cli.cli_runner import run
 from edgeward.cli.app import VERBS
 from edgeward.job import parse_job
+from patience import PATIENCE
 
 JOB = """
 schema = 1
@@ -176,6 +177,8 @@ def test_the_dumped_config_is_a_job(folder):
 
 def test_the_installed_command_runs():
     command = Path(sys.executable).parent / "edgeward"
-    done = subprocess.run([command, "cost", "nonsense", "--input", "3", "--json"], capture_output=True, timeout=120)
+    done = subprocess.run(
+        [command, "cost", "nonsense", "--input", "3", "--json"], capture_output=True, timeout=PATIENCE
+    )
     assert done.returncode == 1
     assert json.loads(done.stdout)["error"]["type"] == "ConfigError"

@@ -18,6 +18,7 @@ from edgeward.codegen.native_run import NativeProgram
 from edgeward.codegen.reference import run
 from edgeward.codegen.toolchain import SANITIZERS, build
 from edgeward.codegen.wasm_run import run_wasm
+from patience import PATIENCE
 
 # Reads the weights and the inputs from the files of its command line into blocks of exactly their size, and writes the
 # outputs, so that the address checks see every byte beyond an end.
@@ -117,7 +118,7 @@ def sanitised(program, inputs, weights, folder, flags=()):
     names[0].write_bytes(weights)
     for name, array in zip(names[2:], inputs, strict=True):
         name.write_bytes(array.tobytes())
-    done = subprocess.run([binary, *names], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([binary, *names], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr == ""
     return np.frombuffer(names[1].read_bytes(), np.int8)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgeward.backends import choose_backend
 from edgeward.core import Candidate, Claim, Seed
 from edgeward.core.candidate import canonical_json
+from edgeward.core.record_kind import KINDS
 from edgeward.graph import capture
 from edgeward.recipes import RECIPES, Recipe, resolve
 from edgeward.train import Schedule
@@ -88,6 +89,7 @@ def test_declaration(name: str) -> None:
     assert type(recipe).__final__
     assert recipe.summary
     assert recipe.paper
+    assert recipe.aimed_at in KINDS, "name the kind of audited records that is aimed at the recipe's mechanism"
     assert len({r.name for r in (recipe, *recipe.space())}) == 1
     assert all(isinstance(variant, Recipe) for variant in recipe.space())
 

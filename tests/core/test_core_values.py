@@ -217,6 +217,8 @@ def test_missing_extra_names_the_install_command():
 
 def test_threat_lists_all_its_problems():
     with pytest.raises(ConfigError) as caught:
-        MembershipInference(shadows=3, canaries=2, access="timing", protocol="canaries")
+        MembershipInference(shadows=3, canaries=2, access="timing")
     assert all(word in str(caught.value) for word in ("shadows = 3", "canaries = 2", "access = 'timing'"))
-    assert MembershipInference(shadows=4, canaries=10).negatives == 20
+    threat = MembershipInference(shadows=4, canaries=10, kinds=("natural", "twins"))
+    assert ([k.slug for k in threat.planted], [k.slug for k in threat.natural]) == (["twins"], ["natural"])
+    assert threat.to_json()["kinds"] == ["twins", "natural"]

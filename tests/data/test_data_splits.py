@@ -43,13 +43,39 @@ def test_roles_are_disjoint_and_complete_and_canaries_are_wrong(n, m, classes, s
     assert bool(((splits.canaries.y >= 0) & (splits.canaries.y < classes)).all())
 
 
-def test_canary_labels_are_uniform_over_the_wrong_classes():
-    train = Records.of(np.arange(9000.0)[:, None], np.zeros(9000), "train")
-    splits = make_splits(train, toy(10, 2, features=1), classes=4, canaries=2400, seed=Seed(3), name="u")
-    counts = torch.bincount(splits.canaries.y, minlength=4).tolist()
-    assert counts[0] == 0
+def labelled(classes, count=9000):
+    x = np.arange(float(count))[:, None]
+    return Records.of(x, np.asarray(classes)[np.arange(count) % len(classes)], "train")
+
+
+def test_canary_labels_are_uniform_over_the_other_classes_that_occur():
+    splits = make_splits(
+        labelled([0, 2, 3, 7]), toy(10, 2, features=1), classes=9, canaries=2400, seed=Seed(3), name="u"
+    )
+    own = splits.train.y[splits.canary_sources] == 0
+    counts = torch.bincount(splits.canaries.y[own], minlength=9).tolist()
+    assert [label for label, count in enumerate(counts) if count] == [2, 3, 7]
+    total = sum(counts)
     # Six standard deviations of a binomial with p = 1/3.
-    assert all(abs(count - 800) < 6 * (2400 * 2 / 9) ** 0.5 for count in counts[1:])
+    assert all(abs(counts[label] - total / 3) < 6 * (total * 2 / 9) ** 0.5 for label in (2, 3, 7))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sets(st.integers(0, 60), min_size=2, max_size=7), st.integers(0, 2**40))
+def test_no_canary_carries_a_label_that_no_record_has(classes, seed):
+    members = labelled(sorted(classes), 90)
+    splits = make_splits(members, toy(30, 2, features=1), classes=70, canaries=20, seed=Seed(seed), name="gaps")
+    assert set(splits.canaries.y.tolist()) <= set(splits.train.y.tolist())
+    number = torch.randperm(200, generator=Seed(seed).torch())
+    renamed = Records(members.x, number[members.y], members.name)
+    again = make_splits(renamed, toy(30, 2, features=1), classes=200, canaries=20, seed=Seed(seed), name="gaps")
+    assert torch.equal(again.canary_sources, splits.canary_sources)
+    assert torch.equal(again.canaries.y, number[splits.canaries.y])
+
+
+def test_records_of_one_class_cannot_be_mislabelled():
+    with pytest.raises(ConfigError, match="at least two classes"):
+        make_splits(labelled([4], 90), toy(30, 2, features=1), classes=9, canaries=20, seed=Seed(0), name="one")
 
 
 def test_equal_seeds_equal_splits_and_other_seeds_other_splits():

@@ -1,5 +1,6 @@
 """Cross-fitted distillation: folds, and that no record's own label reaches its soft label."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from edgeward.core.errors import ConfigError, DataError
 from edgeward.core.randomness import Seed
 from edgeward.defenses import CrossFitDistillation, InputNoise
-from edgeward.defenses.distillation import held_out
+from edgeward.defenses.distillation import agreeing, held_out
 from edgeward.train import Batch, Population, Schedule, fit
 from train.train_toys import blobs, context, linear, normed, perceptron
 
@@ -210,3 +211,37 @@ def test_votes_are_the_class_the_soft_labels_favour():
     votes = soft_labels(CrossFitDistillation(perceptron, teachers=4, excluded=2, answers="vote"), y)
     assert torch.equal(votes.sum(-1), torch.ones(votes.shape[:2]))
     assert torch.equal(votes.argmax(-1), soft.argmax(-1))
+
+
+@given(st.integers(1, 4), st.integers(1, 12), st.integers(2, 4), st.floats(0.0, 0.99), st.integers(0, 10_000))
+@settings(max_examples=60, deadline=None)
+def test_consensus_keeps_members_on_which_teachers_agree(models, records, classes, consensus, seed):
+    generator = Seed(seed).torch()
+    soft = torch.rand(models, records, classes, generator=generator).softmax(-1)
+    members = torch.rand(models, records, generator=generator) < 0.5
+    members[:, 0] = True
+    kept = agreeing(members, soft, consensus)
+    assert not (kept & ~members).any()
+    assert kept.any(1).all()
+    for s in range(models):
+        own = [r for r in range(records) if members[s, r]]
+        sure = {r for r in own if float(soft[s, r].max()) >= consensus}
+        best = sorted(own, key=lambda r: -float(soft[s, r].max()))[: math.ceil(len(own) / 4)]
+        assert set(kept[s].nonzero().squeeze(1).tolist()) == sure | set(best)
+
+
+def test_a_record_that_only_itself_explains_teaches_the_student_nothing():
+    """Fault injection: a record between the classes, of which no teacher is sure."""
+    x, y = blobs(24)
+    x[0] = 0.0
+    made = context(linear, x, y, torch.ones(2, 24, dtype=torch.bool), SHORT)
+    part = CrossFitDistillation(linear, teachers=4, excluded=2, consensus=0.9, schedule=replace(SHORT, epochs=30))
+    part.prepare(made, Population.initialise(linear, made.seeds))
+    assert not made.members[:, 0].any()
+    assert made.members.sum(1).min() > 4
+    (claim,) = part.statement(made)
+    assert f"{24 - int(made.members[-1].sum())} of 24 records" in claim.statement
+    again = made.members.clone()
+    part.prepare(made, Population.initialise(linear, made.seeds))
+    assert torch.equal(made.members, again)
+    assert part.statement(made) == (claim,)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from patience import PATIENCE
+
 HEAVY = ["onnx", "onnxruntime", "matplotlib", "opacus", "sklearn", "jinja2", "PIL", "rich", "typer", "pandas", "ray"]
 PROBE = """
 import json, sys, threading
@@ -19,7 +21,7 @@ print(json.dumps({{"heavy": loaded, "cuda": torch.cuda.is_initialized(), "thread
 
 def probe(more: str) -> dict:
     code = PROBE.format(heavy=HEAVY, more=more)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -39,5 +41,5 @@ def test_import_leaves_the_global_generators_alone():
         "assert torch.equal(before[0], torch.get_rng_state())\n"
         "assert before[1] == random.getstate() and before[2] == np.random.get_state()[1].tolist()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr

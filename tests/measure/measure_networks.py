@@ -48,13 +48,15 @@ class Stack:
         sh, sw = stride if isinstance(stride, tuple) else (stride, stride)
         shape = (out, (h + 2 * ph - kh) // sh + 1, (w + 2 * pw - kw) // sw + 1)
         attributes = {"stride": (sh, sw), "padding": (ph, pw), "dilation": (1, 1), "groups": groups}
-        return self._layer("conv2d", shape, torch.ones(out, c // groups, kh, kw), attributes, bias, precision)
+        weight = torch.ones(()).expand(out, c // groups, kh, kw)  # large ones take no memory
+        return self._layer("conv2d", shape, weight, attributes, bias, precision)
 
     def depthwise(self, stride=1, precision=None, kernel=3):
         return self.conv(self.shape[0], kernel, stride, groups=self.shape[0], precision=precision)
 
     def linear(self, out, bias=True, precision=None):
-        return self._layer("linear", (*self.shape[:-1], out), torch.ones(out, self.shape[-1]), {}, bias, precision)
+        weight = torch.ones(()).expand(out, self.shape[-1])
+        return self._layer("linear", (*self.shape[:-1], out), weight, {}, bias, precision)
 
     def same(self, operator, **attributes):
         return self.node(operator, self.shape, attributes)

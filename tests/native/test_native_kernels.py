@@ -15,6 +15,7 @@ from edgeward.core.errors import ConfigError
 from edgeward.native import binary_matmul, ordered_matmul, pack_signs, status, variants
 from edgeward.native.build import compile_kernels, find_compiler, load_from
 from edgeward.native.cache import distrust, open_cache
+from patience import PATIENCE
 
 sizes = st.tuples(st.integers(0, 11), st.integers(0, 37), st.integers(1, 300))
 
@@ -109,7 +110,7 @@ def test_sanitised_kernels_touch_nothing_outside(tmp_path):
         "    assert lib.edgeward_ring_conv2d(v, bits, *[x.ctypes.data for x in (x, w, out, shape)]) == 0\n"
         "    assert out[-1] == 77 and 0 < out.max() <= 77 and out.min() >= 3\n"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert run.returncode == 0, run.stderr
 
 
@@ -155,7 +156,7 @@ def test_environment_switches_native_off():
     code = "from edgeward.native import status, variants; assert variants() == ('portable',), variants(); s = status()"
     code += "; assert not s.compiled and s.variant == 'portable' and s.reason == 'EDGEWARD_NATIVE=off'"
     environment = {**os.environ, "EDGEWARD_NATIVE": "off"}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=PATIENCE)
 
 
 def _load(root: str) -> bool:

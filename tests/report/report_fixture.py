@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeward.core import AttackResult, Budget, Candidate, Claim, Cost, Estimate, Frontier, LayerCost, Measurement
 from edgeward.core.frontier import Measured
+from edgeward.core.measurement import Strongest
 from edgeward.report import build_report
 
 NEGATIVES = 1600
@@ -30,7 +31,7 @@ def roc(tpr: float, auc: float) -> tuple[tuple[float, float], ...]:
     return ((0.0, 0.0), *((x, min(1.0, x**power)) for x in steps))
 
 
-def attack(name: str, tpr: float, auc: float) -> AttackResult:
+def attack(name: str, tpr: float, auc: float, kind: str = "mislabelled") -> AttackResult:
     small = round(tpr * 0.3 * NEGATIVES)
     return AttackResult(
         name=name,
@@ -43,7 +44,13 @@ def attack(name: str, tpr: float, auc: float) -> AttackResult:
         realistic_tpr_at_1pct=0.9 * tpr,
         realistic_fpr=0.011,
         roc=roc(tpr, auc),
+        kind=kind,
+        realistic_balanced_accuracy=0.5 + 0.35 * (auc - 0.5),
     )
+
+
+def strongest(kind: str, name: str, tpr: float) -> Strongest:
+    return Strongest(name, tpr, Estimate.proportion(round(tpr * NEGATIVES), NEGATIVES), 3, kind)
 
 
 def layers(bits: int) -> tuple[LayerCost, ...]:
@@ -99,7 +106,10 @@ def measured(run: tuple[Any, ...]) -> Measured:
         validation_accuracy=Estimate.proportion(round(accuracy * 600), 600),
         train_accuracy=Estimate.proportion(round(min(1.0, accuracy + 0.03) * 5400), 5400),
         audit_accuracy=Estimate(accuracy - 0.01, accuracy - 0.016, accuracy - 0.004, 16, "t over siblings"),
-        attacks=(attack("lira:online", tpr, auc), attack("rmia", 0.9 * tpr, auc - 0.01), attack("gap", 0.011, 0.53)),
+        attacks=(
+            *(attack("lira:online", tpr, auc), attack("rmia", 0.9 * tpr, auc - 0.01), attack("gap", 0.011, 0.53)),
+            *(attack("lira:online", tpr / 3, auc - 0.05, "natural"), attack("gap", 0.011, 0.51, "natural")),
+        ),
         cost=cost(size, latency, bits),
         layers=layers(bits),
         claims=claims(recipe),
@@ -110,6 +120,8 @@ def measured(run: tuple[Any, ...]) -> Measured:
             "untested": ["white-box attacks that read weights", "robustness to adversarial inputs"],
             **({"epsilon": config["epsilon"], "accountant": "rdp"} if recipe == "dp_sgd" else {}),
         },
+        kinds=(strongest("mislabelled", "lira:online", tpr), strongest("natural", "lira:online", tpr / 3)),
+        worst=strongest("mislabelled", "lira:online", tpr),
     )
     return Measured(Candidate(recipe, config, {"seed": 0}), measurement)
 
@@ -149,7 +161,7 @@ def make_report(budget: Budget | None = None, **changes: Any) -> dict[str, Any]:
     return build_report(**arguments)
 
 
-ENUM_KEYS = frozenset({"schema", "mode", "audience", "asset", "basis", "kind", "id", "chosen"})
+ENUM_KEYS = frozenset({"schema", "mode", "kind", "asset", "basis", "id", "chosen"})
 
 
 def poisoned(value: Any, text: str, key: str = "", *, keys: bool = False) -> Any:

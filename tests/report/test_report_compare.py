@@ -61,4 +61,4 @@ def test_a_delta_needs_both_ends(a: float | None, b: float | None) -> None:
 
 def test_a_damaged_report_is_refused() -> None:
     with pytest.raises(DataError):
-        compare(make_report(), {"schema": "edgeward.report/1"})
+        compare(make_report(), {"schema": "edgeward.report/2"})

@@ -9,7 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from report_fixture import NEGATIVES, RUNS, attack, frontier, make_report
+from report_fixture import NEGATIVES, RUNS, attack, frontier, make_report, strongest
 
 from edgeward.core import Budget
 from edgeward.core.errors import ConfigError, DataError
@@ -110,9 +110,16 @@ def test_the_three_files_are_written_and_repeat_byte_for_byte(tmp_path: Path) ->
 def test_only_the_best_curve_of_each_family_is_kept() -> None:
     names = ("lira-online", "lira-offline", "rmia", "loss", "hinge-per-class", "gap")
     long = tuple((i / 200, min(1.0, i / 190)) for i in range(201))
-    attacks = tuple(replace(attack(name, 0.3 - 0.01 * i, 0.8), roc=long) for i, name in enumerate(names))
-    entry = with_kept_curves(replace(frontier().measured[0].measurement, attacks=attacks).to_json())
-    assert [len(a["roc"]) for a in entry["attacks"]] == [201, 0, 64, 64, 0, 64]
+    attacks = [replace(attack(name, 0.3 - 0.01 * i, 0.8), roc=long) for i, name in enumerate(names)]
+    attacks += [replace(attack(name, 0.1, 0.6, "natural"), roc=long) for name in ("rmia", "gap")]
+    measurement = replace(
+        frontier().measured[0].measurement,
+        attacks=tuple(attacks),
+        kinds=(),
+        worst=strongest("mislabelled", "lira-online", 0.3),
+    )
+    entry = with_kept_curves(measurement.to_json())
+    assert [len(a["roc"]) for a in entry["attacks"]] == [201, 0, 64, 64, 0, 64, 64, 0]
     assert entry["strongest_attack"]["roc"] == entry["attacks"][0]["roc"]
     assert entry["attacks"][2]["roc"][0] == [0.0, 0.0]
     assert entry["attacks"][2]["roc"][-1] == [1.0, 1.0]

@@ -156,7 +156,7 @@ def test_other_runs_have_a_page_too(changes: dict[str, Any]) -> None:
 
 def test_a_candidate_without_attacks_is_not_measured() -> None:
     measured = frontier(Budget()).measured[0]
-    fields = {**measured.measurement.__dict__, "attacks": ()}
+    fields = {**measured.measurement.__dict__, "attacks": (), "kinds": (), "worst": None}
     bare = Measured(Candidate("bare"), type(measured.measurement)(**fields))
     text = " ".join(Page(render_html(make_report(frontier=Frontier((bare,), Budget())))).words)
     assert "No attack was run: nothing is known about leakage." in text
@@ -178,4 +178,4 @@ def test_absurd_numbers_are_drawn_without_a_crash() -> None:
 
 def test_an_invalid_report_is_refused() -> None:
     with pytest.raises(DataError):
-        render_html({"schema": "edgeward.report/1"})
+        render_html({"schema": "edgeward.report/2"})

@@ -30,9 +30,9 @@ def test_a_folder_and_a_file_read_the_same(tmp_path: Path) -> None:
         ("[1, 2]", DataError, "not a report"),
         ('{"schema": 3}', DataError, "not a report"),
         ('{"schema": "edgeward.bundle/1"}', DataError, "another kind"),
-        ('{"schema": "edgeward.report/2"}', ConfigError, "newer edgeward"),
-        ('{"schema": "edgeward.report/1"}', DataError, "'candidates' is missing"),
-        ('{"schema": "edgeward.report/1", "job": ' + "1" * 5000 + "}", DataError, "truncated or damaged"),
+        ('{"schema": "edgeward.report/3"}', ConfigError, "newer edgeward"),
+        ('{"schema": "edgeward.report/2"}', DataError, "'candidates' is missing"),
+        ('{"schema": "edgeward.report/2", "job": ' + "1" * 5000 + "}", DataError, "truncated or damaged"),
     ],
     ids=["empty", "half", "deep", "nan", "list", "number", "bundle", "newer", "hollow", "digits"],
 )

@@ -26,7 +26,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 PLACES = [p for p in places(SMALL) if p]
-JUNK = st.sampled_from([None, True, 0, -1, 2.5, 3.0, "", "host", [], [1, 2], {}, {"value": 1}, "edgeward.report/1"])
+JUNK = st.sampled_from([None, True, 0, -1, 2.5, 3.0, "", "host", [], [1, 2], {}, {"value": 1}, "edgeward.report/2"])
 
 
 @settings(max_examples=120, deadline=None)

@@ -47,7 +47,7 @@ def test_the_schema_is_one_and_both_checks_agree(report):
     Draft202012Validator.check_schema(split_schema())
     assert list(validator.iter_errors(report)) == []
     wrong = [
-        ("schema", "edgeward.report/1"),
+        ("schema", "edgeward.report/2"),
         ("budgets", []),
         ("seed", 0.5),
         ("splits.0.modelled.transfer", "later"),

@@ -5,9 +5,10 @@ import dataclasses
 from typing import Any
 
 import pytest
-from report_fixture import attack, frontier, make_report
+from report_fixture import attack, frontier, make_report, strongest
 
 from edgeward.core import Budget
+from edgeward.core.measurement import Measurement
 from edgeward.report.untested import not_tested
 from edgeward.report.verdict import (
     aside_attacks,
@@ -105,7 +106,7 @@ def with_shipped_look(report: dict[str, Any], rate: float) -> dict[str, Any]:
     """Add an attack on typical records to the chosen candidate, with its interval a point around `rate`."""
     candidate = next(c for c in report["candidates"] if c["chosen"])
     extra = copy.deepcopy(candidate["attacks"][0])
-    extra |= {"name": "loss (shipped model)", "audience": "population", "adaptive": False, "negatives": 500}
+    extra |= {"name": "loss (shipped model)", "kind": "population", "adaptive": False, "negatives": 500}
     extra["tpr_at_1pct"] |= {"value": rate, "interval": [rate - 0.01, rate + 0.01]}
     candidate["attacks"].append(extra)
     return candidate
@@ -116,17 +117,23 @@ def test_looks_at_the_shipped_model_stay_apart_from_the_audit() -> None:
     candidate = with_shipped_look(report, 0.012)
     assert [a["name"] for a in aside_attacks(candidate)] == ["loss (shipped model)"]
     lines = records_verdict(report, candidate).lines
-    assert lines[0].startswith("Strongest of 3 attacks, lira:online")
+    assert lines[0].startswith(
+        "Worst of 2 kinds of records, mislabelled canaries; strongest of 3 attacks on them, lira:online: finds "
+    )
+    assert lines[1].startswith(
+        "By kind, at 1 % false positives, corrected for choosing the attack: mislabelled canaries"
+    )
+    assert "; all training records " in lines[1]
     assert any(line.startswith("Apart from the audit") and "500 non-members" in line for line in lines)
-    assert any("16 siblings trained with canaries" in line and "shipped executable" in line for line in lines)
-    assert "only attacks without shadow models" in sentences(report)
+    assert any("16 siblings trained with planted records" in line and "shipped executable" in line for line in lines)
+    assert "Kinds of records that were not audited: mislabelled near-duplicates, " in sentences(report)
 
 
 def test_a_louder_look_at_typical_records_is_not_green() -> None:
     report = make_report()
     verdict = records_verdict(report, with_shipped_look(report, 0.2))
     assert verdict.tone == "warn"
-    assert "typical records leak more" in verdict.status
+    assert "typical records of the shipped model leak more" in verdict.status
 
 
 def test_a_rate_below_the_gap_baseline_is_not_green() -> None:
@@ -142,11 +149,29 @@ def test_a_rate_below_the_gap_baseline_is_not_green() -> None:
 
 def test_the_strongest_attack_is_never_a_look_at_the_shipped_model() -> None:
     canary = attack("lira", 0.02, 0.55)
-    typical = dataclasses.replace(attack("loss (shipped model)", 0.2, 0.7), audience="population", adaptive=False)
-    measurement = dataclasses.replace(frontier().measured[0].measurement, attacks=(canary, typical))
+    typical = dataclasses.replace(attack("loss (shipped model)", 0.2, 0.7), kind="population", adaptive=False)
+    measurement = dataclasses.replace(frontier().measured[0].measurement, attacks=(canary, typical), worst=None)
     assert measurement.strongest_attack == canary
     alone = dataclasses.replace(measurement, attacks=(typical,))
     assert alone.strongest_attack == typical
+
+
+def test_the_strongest_attack_is_the_one_on_the_worst_kind_with_its_corrected_rate() -> None:
+    attacks = (attack("lira", 0.3, 0.7), attack("lira", 0.1, 0.6, "natural"), attack("rmia", 0.2, 0.6, "natural"))
+    over_all = strongest("natural", "rmia", 0.05)
+    measurement = dataclasses.replace(frontier().measured[0].measurement, attacks=attacks, worst=over_all)
+    assert measurement.strongest_attack == dataclasses.replace(attacks[2], tpr_at_1pct=over_all.corrected)
+    assert measurement.value("tpr_at_1pct") == over_all.corrected.value
+    assert Measurement.from_json(measurement.to_json()) == measurement
+
+
+def test_the_kind_aimed_at_a_recipe_is_missed_where_it_was_left_out() -> None:
+    report = make_report()
+    chosen = next(c for c in report["candidates"] if c["chosen"])
+    chosen["extra"]["aimed_at"] = "twins"
+    assert "aimed at this recipe's mechanism: mislabelled near-duplicates" in sentences(report)
+    chosen["extra"]["aimed_at"] = "natural"
+    assert "aimed at" not in sentences(report)
 
 
 def test_the_choice_is_explained() -> None:

@@ -3,7 +3,7 @@
 from edgeward.core import AttackResult, Candidate, Claim, Cost, Estimate, LayerCost, Measurement
 
 
-def attack(leakage: float = 0.25, name: str = "lira", audience: str = "canaries", auc: float = 0.7) -> AttackResult:
+def attack(leakage: float = 0.25, name: str = "lira", kind: str = "mislabelled", auc: float = 0.7) -> AttackResult:
     count = round(leakage * 200)
     return AttackResult(
         name=name,
@@ -15,7 +15,7 @@ def attack(leakage: float = 0.25, name: str = "lira", audience: str = "canaries"
         negatives=200,
         realistic_tpr_at_1pct=leakage / 2,
         realistic_fpr=0.012,
-        audience=audience,
+        kind=kind,
         roc=((0.0, 0.0), (0.01, leakage), (1.0, 1.0)),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int
@@ -102,15 +102,23 @@ class Curve:
 def auc(scores: Scores, truth: Truth, *, level: float = 0.95) -> Estimate:
     """Return P[member scores above non-member] + P[tie] / 2, exact by counting, with Newcombe's interval.
 
-    The interval holds the areas A' with |A - A'| <= z sqrt(V(A')), V being Hanley and McNeil's variance taken at A', so
-    it stays inside [0, 1] and has a width even at 0 and 1. Assumed: independent trials; trials of one record under
-    several models are not, so read it as approximate. Source: Newcombe, Stat. Med. 2006, method 5.
+    Assumed by the interval: independent trials; trials of one record under several models are not.
     """
     curve = Curve.of(scores, truth)
     n1, n0 = curve.positives, curve.negatives
     # Each group of tied members beats the non-members strictly below it, and half of those it is tied with.
     twice_beaten = 2 * n0 - curve.false[1:] - curve.false[:-1]
     value = int((np.diff(curve.true) * twice_beaten).sum()) / (2 * n1 * n0)
+    low, high = newcombe(value, n1, n0, level)
+    return Estimate(value, low, high, n1 + n0, "newcombe")
+
+
+def newcombe(value: float, n1: int, n0: int, level: float) -> tuple[float, float]:
+    """Return Newcombe's interval of an AUC that rests on `n1` member and `n0` non-member trials, all independent.
+
+    It holds the areas A' with |A - A'| <= z sqrt(V(A')), V being Hanley and McNeil's variance taken at A', so it stays
+    inside [0, 1] and has a width even at 0 and 1. Source: Newcombe, Stat. Med. 2006, method 5.
+    """
     z, extra = float(norm.ppf((1 + level) / 2)), (n1 + n0) / 2 - 1
 
     def excess(area: float) -> float:
@@ -121,12 +129,10 @@ def auc(scores: Scores, truth: Truth, *, level: float = 0.95) -> Estimate:
     # within, where `excess` changes sign after its root at the value itself: start the search just beside it.
     low = 0.0 if value == 0 else float(brentq(excess, 0.0, min(value, 1 - 1e-12)))
     high = 1.0 if value == 1 else float(brentq(excess, max(value, 1e-12), 1.0))
-    return Estimate(value, low, high, n1 + n0, "newcombe")
+    return low, high
 
 
-def judged(
-    name: str, scores: Scores, truth: Truth, *, audience: Literal["canaries", "population"], adaptive: bool
-) -> AttackResult:
+def judged(name: str, scores: Scores, truth: Truth, *, kind: str, adaptive: bool) -> AttackResult:
     """Return the rates of one score vector, pooled over its trials, with intervals.
 
     Assumed by the intervals: independent trials. Trials of one point under several models are dependent.
@@ -141,7 +147,7 @@ def judged(
         positives=curve.positives,
         negatives=curve.negatives,
         adaptive=adaptive,
-        audience=audience,
+        kind=kind,
         roc=curve.thinned(),
     )
 
@@ -164,3 +170,21 @@ def transferred(scores: Float64[Tensor, "S n"], truth: Bool[Tensor, "S n"], fpr:
         true += int((passed & truth[target]).sum())
         false += int((passed & ~truth[target]).sum())
     return true / int(truth.sum()), false / int((~truth).sum())
+
+
+def transferred_accuracy(scores: Float64[Tensor, "S n"], truth: Bool[Tensor, "S n"]) -> float:
+    """Return the balanced accuracy reached when each model's threshold is chosen on the other models' scores only.
+
+    For each target the threshold is the one of largest TPR - FPR on the pooled trials of the others (the strictest
+    such); what the attacker then reaches on the target is pooled.
+    """
+    s, t = scores.flatten().numpy(), truth.flatten().numpy()
+    order = np.argsort(-s)
+    s, t, model = s[order], t[order], order // scores.shape[1]
+    passed = np.zeros_like(t)
+    for target in range(len(scores)):
+        own = model == target
+        curve = Curve.of_sorted(s[~own], t[~own])
+        best = int(np.argmax(curve.true / curve.positives - curve.false / curve.negatives))
+        passed[own] = s[own] >= curve.threshold[best]
+    return float(passed[t].mean() + 1 - passed[~t].mean()) / 2

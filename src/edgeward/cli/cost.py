@@ -28,11 +28,14 @@ def cost(
     from edgeward.graph import capture
     from edgeward.load import load_model
     from edgeward.measure.cost import fits, network_cost
+    from edgeward.measure.form import device_form
     from edgeward.train.population import build
 
     extents, profile = parse_shape(shape), load_profile(device)
     module = build(load_model(model, weights=weights, keep=True), Seed(0))
-    total, layers = network_cost(capture(module.eval(), extents), profile)
+    network = capture(module.eval(), extents)
+    total, layers = network_cost(network, profile)
+    form = device_form(network, profile)
     rows = [(row.name, row.operator, _by(row.output_shape), human(row.macs, "MAC"), row.weight_bits) for row in layers]
     against = fits(total, profile)
     document = {
@@ -41,6 +44,7 @@ def cost(
         "model": model,
         "input": list(extents),
         "device": profile.name,
+        "form": {"backend": form.backend, "title": form.title, "why_not": form.why_not},
         "cost": total.to_json(),
         "layers": [vars(row) for row in layers],
     }
@@ -49,6 +53,8 @@ def cost(
         "",
         cost_table(total),
         "",
+        f"priced as {form.title}"
+        + (f": no form that edgeward writes runs there; {form.why_not}" if form.why_not else ""),
         *([f"does not fit: {reason}" for reason in against] or [f"fits {profile.name}"]),
     ]
     return Reply(document, blocks)

@@ -1,7 +1,7 @@
 """`main`: runs one verb, and turns whatever happens into an exit code and a message.
 
 Exit codes: 0 ok, 1 what was given cannot be used, 2 no candidate meets the budget, 3 a claim or a verification failed,
-4 an internal error, 130 interrupted.
+4 an internal error (also one that ended a single recipe of a run, unless that exits 3), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with quiet:
             answer = _run(given)
         if isinstance(answer, Reply):
+            for trace in answer.traces if with_traceback else ():
+                tell(trace)
             show(answer, as_json=as_json, stream=stream)
             stream.flush()
             return answer.exit_code

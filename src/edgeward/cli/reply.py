@@ -22,11 +22,15 @@ _WIDE = 200
 @final
 @dataclass(frozen=True)
 class Reply:
-    """The answer of one verb: `document` for `--json`, `blocks` for people, and the exit code."""
+    """The answer of one verb: `document` for `--json`, `blocks` for people, and the exit code.
+
+    `traces` are the tracebacks of what failed on the way, for `--traceback`.
+    """
 
     document: Mapping[str, Any]
     blocks: Sequence[RenderableType] = ()
     exit_code: int = 0
+    traces: Sequence[str] = ()
 
 
 def plain(text: object) -> Text:

@@ -11,7 +11,7 @@ from edgeward.cli.reply import Reply, tell
 from edgeward.cli.summary import candidate_table
 from edgeward.cli.threads import one_thread
 from edgeward.cli.watch import watching
-from edgeward.core.errors import ConfigError, NoFeasibleCandidate
+from edgeward.core.errors import ConfigError, EdgewardError, NoFeasibleCandidate
 
 if TYPE_CHECKING:
     from edgeward.job import Job
@@ -43,14 +43,23 @@ def run_job(job: Job, *, quiet: bool, demo: bool = False) -> Reply:
     folder = job.output
     blocks: list[Any] = [candidate_table(protected.report), ""]
     document: dict[str, Any] = {**protected.report, "workdir": str(folder)}
+    code, traces = crashes(protected)
     try:
         choice = protected.choose()
     except NoFeasibleCandidate as error:
         tell(f"error: {error}")
-        fields = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
-        return Reply({**document, "error": fields}, [*blocks, *places(folder)], error.exit_code)
+        code = code or error.exit_code
+        fields = {"type": type(error).__name__, "message": str(error), "exit_code": code}
+        return Reply({**document, "error": fields}, [*blocks, *places(folder)], code, traces)
     document["choice"] = choice.candidate.to_json()
-    return Reply(document, [*blocks, f"chosen: {choice.candidate.recipe}", *places(folder)])
+    return Reply(document, [*blocks, f"chosen: {choice.candidate.recipe}", *places(folder)], code, traces)
+
+
+def crashes(protected: Protected) -> tuple[int, list[str]]:
+    """Return the exit code and the tracebacks of the recipes that ended with an internal error; name each."""
+    for failure in protected.crashed:
+        tell(f"error: recipe {failure.recipe}: {failure.short}\n  fix:      run again with --traceback and report it")
+    return (EdgewardError.exit_code if protected.crashed else 0), [failure.trace for failure in protected.crashed]
 
 
 def measured(job: Job, *, quiet: bool, audit_only: bool, demo: bool = False) -> Protected:

@@ -104,6 +104,13 @@ def secure_server(
     no_dealer: _NoDealer = False,
     records: Annotated[int, typer.Option("--batch", help="Records per batch.", min=1)] = 1,
     fraction: Annotated[int, typer.Option(help="Fraction bits of the 64-bit numbers.", min=4, max=24)] = 16,
+    sample: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="Records like those to come as .npy: refuse to serve if a layer leaves its range on them.",
+            show_default=False,
+        ),
+    ] = None,
     ahead: _Ahead = 2,
     store: _Store = None,
     patience: _Patience = 600.0,
@@ -122,7 +129,9 @@ def secure_server(
     extents, note = parse_shape(shape), _note(quiet)
     with _stopping():
         module = build(load_model(model, weights=weights, keep=True), Seed(0))
-        plan = lowered(module, extents, records, ring=Ring(64, fraction))
+        given = None if sample is None else _read(sample)
+        given = given[None] if given is not None and given.shape == extents else given
+        plan = lowered(module, extents, records, ring=Ring(64, fraction), sample=given)
         terms = _terms(keys, parties, assistant, dealer, no_dealer, ahead, store, patience, timeout, throttle, note)
         role = deploy("server", model=plan, listen=listen, **terms)
         note(f"plan {plan.plan.digest}")

@@ -51,9 +51,11 @@ def verify(
     --evidence the token must be of this very bundle, on --tier, for this --nonce, and not from an emulated world.
     """
     from edgeward.deploy.split import is_split, verify_split
+    from edgeward.deploy.verify import need_bundle
     from edgeward.deploy.verify import verify as check
 
     document: dict[str, Any]
+    need_bundle(bundle)
     if is_split(bundle):
         document = verify_split(bundle, expect, existing_storage(storage) if storage else None).to_json()
         if evidence:
@@ -63,7 +65,7 @@ def verify(
         raise ConfigError(
             "this bundle has no sealed weights",
             expected="a split bundle with --storage or --evidence",
-            came=str(bundle) if bundle.is_dir() else f"no folder at {bundle}",
+            came=str(bundle),
             fix="leave both out, or name the bundle of a split",
         )
     else:

@@ -18,12 +18,13 @@ from edgeward.codegen import (
     lowering_linear,
     lowering_pooling,
 )
+from edgeward.codegen.calibration import checked, has_ranges, percentile_of, stand_in_ranges, stored_ranges
 from edgeward.codegen.draft import ASSEMBLIES, Draft, last
 from edgeward.codegen.integer import IntegerGraph, IntegerNode, IntegerValue
 from edgeward.codegen.merging import merged
 from edgeward.codegen.ranges import Range, grid_of, grids, observed
 from edgeward.codegen.step import LOWERINGS, NoIntegerForm, Step
-from edgeward.core.errors import ConfigError, DataError, ModelError, UnsupportedOperators
+from edgeward.core.errors import DataError, ModelError, UnsupportedOperators
 from edgeward.graph.fold import fold_batch_norm
 from edgeward.graph.network import Network, Node
 
@@ -56,18 +57,36 @@ def quantize(
     Raises: `UnsupportedOperators` with all layers that have no integer form, `DataError` for other records,
     `ModelError` for weights that are not finite.
     """
-    if not 50 < percentile <= 100:
-        raise ConfigError(
-            "percentile is outside its range",
-            expected="a number above 50, at most 100",
-            came=str(percentile),
-            fix="use 100 (the full range) or 99.9",
-        )
+    percentile = percentile_of(percentile)
     network.finite()
     network = fold_batch_norm(network)
     steps = merged(_steps(network), network.outputs)
-    ranges = observed(network, _checked(network, calibration), percentile)
-    return _assembled(network, steps, ranges)
+    ranges = observed(network, checked(network, calibration), percentile)
+    return _assembled(network, steps, ranges, _declared(network))
+
+
+def quantize_calibrated(network: Network) -> IntegerGraph:
+    """Return in int8 what `calibration.calibrated` made, by the ranges it carries.
+
+    Guarantee: equal, bit for bit, to `quantize` of the network and the records that it was calibrated with.
+    Errors: as of `quantize`; `ModelError` where a value has no range.
+    """
+    network.finite()
+    network = fold_batch_norm(network) if not has_ranges(network) else network
+    steps = merged(_steps(network), network.outputs)
+    return _assembled(network, steps, stored_ranges(network), _declared(network))
+
+
+def structure(network: Network) -> IntegerGraph:
+    """Return the integer graph of `network` as far as it is known without a record: nodes, shapes and bytes.
+
+    Weights are rounded as they are; scales, zero points and biases stand for ranges that nobody measured, so that the
+    result is good for counting memory and must not be run. Every table that two grids may need between them is there.
+    Errors: as of `quantize`.
+    """
+    network.finite()
+    network = fold_batch_norm(network) if not has_ranges(network) else network
+    return _assembled(network, merged(_steps(network), network.outputs), stand_in_ranges(network), {})
 
 
 def _steps(network: Network) -> list[Step]:
@@ -92,8 +111,10 @@ def _lowered(network: Network, node: Node) -> Step | Problem:
         return (node.layer or node.name, node.operator, problem.fix)
 
 
-def _assembled(network: Network, steps: Sequence[Step], ranges: Mapping[str, Range]) -> IntegerGraph:
-    draft = Draft(network, grids(steps, network.inputs, ranges, _declared(network)))
+def _assembled(
+    network: Network, steps: Sequence[Step], ranges: Mapping[str, Range], declared: Mapping[str, Range]
+) -> IntegerGraph:
+    draft = Draft(network, grids(steps, network.inputs, ranges, declared))
     for name in network.inputs:
         draft.declare(name, last(network.values[name].shape), draft.grids[name])
     problems = [problem for step in steps for problem in _entered(draft, step)]
@@ -123,29 +144,6 @@ def _declared(network: Network) -> dict[str, Range]:
             top = 2 ** int(node.attributes["activation_bits"]) - 1
             found.setdefault(node.inputs[0], set()).add((-zero * scale, (top - zero) * scale))
     return {name: next(iter(ends)) for name, ends in found.items() if len(ends) == 1}
-
-
-def _checked(network: Network, calibration: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    problems = [f"'{name}' is not an input" for name in calibration if name not in network.inputs]
-    for name in network.inputs:
-        shape = network.values[name].shape
-        if name not in calibration:
-            problems.append(f"'{name}' is missing")
-        elif calibration[name].dtype != np.float32 or tuple(calibration[name].shape[1:]) != shape:
-            came = calibration[name]
-            problems.append(f"'{name}' is {came.dtype} {list(came.shape)}, not float32 [n, {shape}]")
-        elif not np.isfinite(calibration[name]).all():
-            problems.append(f"'{name}' holds NaN or infinity")
-    counts = {len(array) for array in calibration.values()}
-    problems += [f"the inputs have {sorted(counts)} records"] if len(counts) != 1 or 0 in counts else []
-    if problems:
-        raise DataError(
-            "the calibration records do not fit the network",
-            expected="one float32 array [n, *shape], n at least 1, per input",
-            came="; ".join(problems),
-            fix="give the records that the network was trained on, preprocessed alike",
-        )
-    return calibration
 
 
 def with_argmax(graph: IntegerGraph) -> IntegerGraph:

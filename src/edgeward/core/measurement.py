@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, final
 
 from edgeward.core.claim import Claim
@@ -18,8 +18,10 @@ Mode = Literal["simulated", "emulated", "deployed", "host"]
 class AttackResult:
     """How well one attack told members from non-members.
 
-    `tpr_at_*` are read off the pooled ROC (optimistic for the attacker); `realistic_tpr_at_1pct` uses thresholds chosen
-    on the other models only, and reached `realistic_fpr`. `roc` is a thinned curve of (FPR, TPR) points.
+    `tpr_at_*` and `balanced_accuracy` are read off the pooled ROC, with the threshold in hindsight (optimistic for the
+    attacker); `realistic_tpr_at_1pct`, which reached `realistic_fpr`, and `realistic_balanced_accuracy` use thresholds
+    chosen on the other models only. `kind` names the kind of records (`core.record_kind`), or "population": typical
+    records of the shipped executable alone. `roc` is a thinned curve of (FPR, TPR) points.
     `adaptive` says whether the attacker's shadow models went through the same recipe as the target.
     """
 
@@ -33,8 +35,9 @@ class AttackResult:
     realistic_tpr_at_1pct: float | None = None
     realistic_fpr: float | None = None
     adaptive: bool = True
-    audience: Literal["canaries", "population"] = "canaries"
+    kind: str = "mislabelled"
     roc: tuple[tuple[float, float], ...] = ()
+    realistic_balanced_accuracy: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain form of `report.json`: each rate with its interval and number of negatives."""
@@ -52,6 +55,31 @@ class AttackResult:
             fields[name] = Estimate.from_json(fields[name])
         fields["roc"] = tuple((float(a), float(b)) for a, b in fields["roc"])
         return cls(**fields)
+
+
+@final
+@dataclass(frozen=True)
+class Strongest:
+    """The strongest of `attacks` attacks: its `name`, its value in `hindsight`, and one corrected for the choice.
+
+    `corrected` is the TPR at 1 % FPR of attacks chosen on one half of the record groups and judged on the other, over
+    many halvings, with an interval that holds after the choice. `kind` names the kind of records, where it was chosen.
+    """
+
+    name: str
+    hindsight: float
+    corrected: Estimate
+    attacks: int
+    kind: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain form of `report.json`."""
+        return {**asdict(self), "corrected": self.corrected.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Strongest:
+        """Read back what `to_json` wrote."""
+        return cls(**{**data, "corrected": Estimate.from_json(data["corrected"])})
 
 
 @final
@@ -74,8 +102,9 @@ class LayerCost:
 class Measurement:
     """Everything measured of one candidate, on the executable that goes into its bundle.
 
-    `test_accuracy` is the shipped executable on the holdout; `audit_accuracy` the mean over the audited siblings that
-    were trained with canaries. `attacks` is sorted strongest first and always holds the gap attack.
+    `test_accuracy` is the shipped executable on the holdout; `audit_accuracy` the mean over the siblings that the worst
+    kind of records was audited on. `attacks` holds every attack on every kind, kind by kind and strongest first, the
+    gap attack included; `kinds` the strongest per kind and `worst` the strongest on the worst kind.
     """
 
     test_accuracy: Estimate
@@ -89,15 +118,21 @@ class Measurement:
     mode: Mode = "host"
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    kinds: tuple[Strongest, ...] = ()
+    worst: Strongest | None = None
 
     @property
     def strongest_attack(self) -> AttackResult | None:
-        """The attack with the largest TPR at 1 % FPR (ties: AUC) on the canaries, or on the population without any.
+        """The strongest attack on the worst kind of records, its TPR at 1 % FPR corrected for having been chosen.
 
-        Rates on worst-case and on typical records answer different questions and are never ranked together.
+        Where no kinds were compared it is the attack with the largest TPR at 1 % FPR (ties: AUC), a look at the shipped
+        model alone only where there is nothing else.
         """
-        canaries = [attack for attack in self.attacks if attack.audience == "canaries"]
-        return max(canaries or self.attacks, key=lambda a: (a.tpr_at_1pct.value, a.auc.value), default=None)
+        if self.worst is not None:
+            found = next(a for a in self.attacks if (a.kind, a.name) == (self.worst.kind, self.worst.name))
+            return replace(found, tpr_at_1pct=self.worst.corrected)
+        audited = [attack for attack in self.attacks if attack.kind != "population"]
+        return max(audited or self.attacks, key=lambda a: (a.tpr_at_1pct.value, a.auc.value), default=None)
 
     def value(self, name: str) -> float:
         """Return the number a budget's limit called `name` is judged on; NaN when it was not measured."""
@@ -119,6 +154,8 @@ class Measurement:
             "audit_accuracy": self.audit_accuracy.to_json() if self.audit_accuracy else None,
             "strongest_attack": strongest.to_json() if strongest else None,
             "attacks": [attack.to_json() for attack in self.attacks],
+            "kinds": [kind.to_json() for kind in self.kinds],
+            "worst": self.worst.to_json() if self.worst else None,
             "cost": self.cost.to_json(),
             "layers": [asdict(layer) for layer in self.layers],
             "claims": [claim.to_json() for claim in self.claims],
@@ -143,4 +180,6 @@ class Measurement:
             mode=data["mode"],
             notes=tuple(data["notes"]),
             extra=dict(data["extra"]),
+            kinds=tuple(Strongest.from_json(kind) for kind in data["kinds"]),
+            worst=Strongest.from_json(data["worst"]) if data["worst"] else None,
         )

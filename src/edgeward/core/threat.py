@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, final
 
 from edgeward.core.errors import ConfigError
+from edgeward.core.record_kind import KINDS, RecordKind, kinds_of
 
 Access = Literal["label", "confidence", "gradients", "timing", "exits"]
-Protocol = Literal["canaries", "population"]
 
 
 class Threat(ABC):
@@ -23,9 +23,11 @@ class Threat(ABC):
 class MembershipInference(Threat):
     """An adversary who asks whether a record was in the training set.
 
-    `protocol="canaries"` audits mislabelled records whose membership varies over `shadows` models while all other
-    records stay fixed (Aerni, Zhang, Tramèr, CCS'24): the worst case. `protocol="population"` lets every training
-    record be in half of the models: the average case. `access` is what the adversary reads of the target.
+    `kinds` names the kinds of audited records (`edgeward.core.record_kind`), all by default; the worst of them counts.
+    Planted kinds are audited on `shadows` models that differ in the planted records alone, all others fixed (Aerni,
+    Zhang, Tramèr, CCS'24); natural kinds on `shadows` further models, each trained on a random half of the records
+    (Carlini et al., S&P'22). `canaries` training records give way to the planted ones and are shared out among the
+    planted kinds. `access` is what the adversary reads of the target.
     """
 
     slug: ClassVar[str] = "membership"
@@ -33,27 +35,33 @@ class MembershipInference(Threat):
     shadows: int = 16
     canaries: int = 200
     access: Access = "confidence"
-    protocol: Protocol = "canaries"
+    kinds: tuple[str, ...] = tuple(KINDS)
 
     def __post_init__(self) -> None:
         """Refuse audits that cannot say anything."""
         problems = []
         if self.shadows < 4 or self.shadows % 2:
             problems.append(f"shadows = {self.shadows}: expected an even number of at least 4 (each record is in half)")
-        if self.protocol == "canaries" and self.canaries < 10:
+        object.__setattr__(self, "kinds", tuple(kind.slug for kind in kinds_of(self.kinds)))
+        if not self.kinds:
+            problems.append(f"kinds is empty: expected at least one of {', '.join(KINDS)}")
+        if self.planted and self.canaries < 10:
             problems.append(f"canaries = {self.canaries}: expected at least 10")
-        if self.protocol not in ("canaries", "population"):
-            problems.append(f"protocol = '{self.protocol}': expected 'canaries' or 'population'")
         if self.access not in ("label", "confidence"):
             problems.append(f"access = '{self.access}': membership attacks read 'label' or 'confidence'")
         if problems:
             raise ConfigError("the membership threat cannot be audited:\n  " + "\n  ".join(problems))
 
     @property
-    def negatives(self) -> int:
-        """Number of non-member trials the canary protocol pools over all models."""
-        return self.shadows * self.canaries // 2
+    def planted(self) -> tuple[RecordKind, ...]:
+        """The kinds made for the audit."""
+        return tuple(kind for kind in kinds_of(self.kinds) if kind.planted)
+
+    @property
+    def natural(self) -> tuple[RecordKind, ...]:
+        """The kinds that are training records as they are."""
+        return tuple(kind for kind in kinds_of(self.kinds) if not kind.planted)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain form."""
-        return {"threat": self.slug, **asdict(self)}
+        return {"threat": self.slug, **asdict(self), "kinds": list(self.kinds)}

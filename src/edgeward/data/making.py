@@ -116,7 +116,7 @@ def _two_roles(
 
 
 def _canaries(train: Records, classes: int, count: int, seed: Seed, name: str) -> tuple[Int64[Tensor, " c"], Records]:
-    """Copy `count` training records with distinct inputs, each with a label uniform over the wrong classes."""
+    """Copy `count` training records with distinct inputs, each with a label uniform over the other classes in it."""
     first: dict[bytes, int] = {}
     for index, row in enumerate(train.row_hashes):
         first.setdefault(row, index)
@@ -130,10 +130,21 @@ def _canaries(train: Records, classes: int, count: int, seed: Seed, name: str) -
         )
     if not len(train) or count == 0 or not 2 <= classes <= MAX_CLASSES:
         return torch.zeros(0, dtype=torch.int64), train.subset([], "canaries")
+    present = train.classes
+    if len(present) < 2:
+        raise ConfigError(
+            f"no canary can be mislabelled in '{name}'",
+            expected="training records of at least two classes",
+            came=f"all {len(train)} of class {int(present[0])}",
+            fix="give training records of every class, or set canaries = 0",
+        )
     generator = seed.torch()
     candidates = torch.tensor(list(first.values()), dtype=torch.int64)
     chosen = candidates[torch.randperm(len(candidates), generator=generator)[:count]]
     sources = torch.sort(chosen).values
-    # A shift by 1 .. classes - 1 reaches every other class with equal probability and never the right one.
-    shift = torch.randint(1, classes, (count,), generator=generator)
-    return sources, Records(train.x[sources], (train.y[sources] + shift) % classes, "canaries")
+    # A shift by 1 .. classes - 1 reaches every other class with equal probability and never the right one. Only classes
+    # that some record has: a label nobody else carries would give a canary away.
+    shift = torch.randint(1, len(present), (count,), generator=generator)
+    place = (train.y[sources, None] == present).int().argmax(1)
+    wrong = present[(place + shift) % len(present)]
+    return sources, Records(train.x[sources], wrong, "canaries")

@@ -73,6 +73,15 @@ class Records:
         """The shape of one record, without the first axis."""
         return tuple(self.x.shape[1:])
 
+    @property
+    def classes(self) -> Int64[Tensor, " c"]:
+        """The labels that occur, in the order of their first records: whatever their numbers, this order stays."""
+        values: Tensor
+        values, place = torch.unique(self.y, return_inverse=True)
+        first = torch.full((len(values),), len(self), dtype=torch.int64)
+        first = first.scatter_reduce(0, place, torch.arange(len(self)), "amin")
+        return values[first.argsort()]
+
     def subset(self, indices: Sequence[int] | np.ndarray | Tensor, name: str | None = None) -> Records:
         """Return copies of the records at `indices`, in that order, under `name` (default: the same)."""
         rows = torch.as_tensor(indices, dtype=torch.int64).reshape(-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from edgeward.core.randomness import Seed
+from edgeward.defenses.dp_norm import own_outputs
 from edgeward.train.dense import dense_layers
 
 
@@ -73,8 +74,8 @@ class Clipped:
     ) -> Clipped:
         """Hand a module to Opacus; sampling and noise each have their own generator under `seed`.
 
-        Norms alone are used for plain sequences of linear and element-wise layers: there every parameter belongs to
-        one layer that runs once, which ghost clipping assumes.
+        Norms alone are used for plain sequences of linear and element-wise layers, all trained: there every parameter
+        belongs to one layer that runs once, which ghost clipping assumes.
         """
         from opacus import PrivacyEngine
 
@@ -85,7 +86,8 @@ class Clipped:
             generator=seed.child("sampling").torch(),
             collate_fn=_as_gathered,
         )
-        alone = dense_layers(module, records[0].dim() + 1) is not None
+        dense = dense_layers(module, records[0].dim() + 1) is not None
+        alone = dense and all(p.requires_grad for p in module.parameters())
         # The criterion that the mode "ghost" returns as well is for losses of (input, target); `step` does its work.
         made, private, *_, poisson = PrivacyEngine(accountant="prv").make_private(
             module=module,
@@ -96,21 +98,41 @@ class Clipped:
             noise_generator=seed.child("noise").torch(),
             grad_sample_mode="ghost" if alone else "hooks",
         )
+        # Opacus takes as many steps as 1 / (1 / batches) rounds down to: for 93 batches 92, not what is accounted.
+        batches = len(loader)
+        poisson.batch_sampler.steps = batches
+        private.expected_batch_size = max(1, len(records[0]) // batches)
+        own_outputs(made)
         return cls(made, private, poisson, alone)
 
-    def step(self, losses: Float[Tensor, " B"]) -> None:
-        """Take one step on the losses of a Poisson batch, which may be empty.
+    def step(self, x: Float[Tensor, "B ..."], losses: Callable[[Tensor], Float[Tensor, " B"]], classes: int) -> None:
+        """Take one step on the losses, a function of the answers [B, classes], of a Poisson batch; it may be empty.
 
-        A step on no record still adds noise, or an observer would learn that the batch was empty.
+        A step on no record still adds noise, or an observer would learn that the batch was empty. The network is not
+        asked about no record, which not every layer can answer.
         """
         self.optimizer.zero_grad()
-        torch.autograd.backward(losses.mean() if len(losses) else losses.sum(), retain_graph=self.norms_alone)
-        if self.norms_alone:
-            self._weighted(losses)
+        values = losses(self.module(x) if len(x) else torch.zeros(0, classes, requires_grad=True))
+        if len(x) and self.norms_alone:
+            self._weighted(values)
+        elif len(x):
+            torch.autograd.backward(values.mean())
+        self._complete(len(x))
         self.optimizer.step()
+        for buffer in self.module.buffers():
+            buffer.detach_()
 
     def _weighted(self, losses: Float[Tensor, " B"]) -> None:
+        torch.autograd.backward(losses.mean(), retain_graph=True)
         self.optimizer.zero_grad()
         self.module.disable_hooks()
         torch.autograd.backward((self.module.get_clipping_coef() * losses).sum())
         self.module.enable_hooks()
+
+    def _complete(self, count: int) -> None:
+        """Give a gradient of 0 to every parameter that these records did not reach."""
+        for p in self.optimizer.params:
+            if self.norms_alone and p.grad is None:
+                p.grad = torch.zeros_like(p)
+            elif not self.norms_alone and getattr(p, "grad_sample", None) is None:
+                p.grad_sample = p.new_zeros(count, *p.shape)

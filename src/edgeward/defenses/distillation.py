@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, final
+from typing import ClassVar, Final, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,9 @@ from edgeward.core.randomness import Seed
 from edgeward.train.fit import fit
 from edgeward.train.part import Batch, Context, CrossEntropy, Loss, Needs, Part, Schedule
 from edgeward.train.population import Factory, Population
+
+LEAST_KEPT: Final = 0.25
+"""The share of a model's records that its student trains on at least, however little teachers agree."""
 
 
 def held_out(
@@ -32,6 +35,17 @@ def held_out(
     return (ranks < excluded)[member].T.contiguous()
 
 
+def agreeing(members: Bool[Tensor, "S n"], soft: Float[Tensor, "S n C"], consensus: float) -> Bool[Tensor, "S n"]:
+    """Return the members whose winning class has at least `consensus` of the teachers' mean probability.
+
+    A model on whose records teachers hardly agree keeps the quarter of its members on which they agree most.
+    """
+    sure = soft.amax(-1).masked_fill(~members, -1.0)
+    place = sure.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    least = (LEAST_KEPT * members.sum(1, keepdim=True)).ceil()
+    return members & ((sure >= consensus) | (place < least))
+
+
 @final
 @dataclass(frozen=True)
 class CrossFitDistillation(Part):
@@ -44,7 +58,9 @@ class CrossFitDistillation(Part):
     student is shown: "soft" (mean probabilities) or "vote" (the class with the largest mean): a record that teachers
     memorised shifts their doubts about its neighbours more often than their verdict. `mixing` > 0 trains the student on
     convex mixtures of two records of a batch with weights from Beta(mixing, mixing), so that it seldom meets a record
-    as it is.
+    as it is. `consensus` > 0 leaves out of the student's training every record whose winning class has a mean
+    probability below it among the teachers that label it (down to a quarter of the records): what only the record
+    itself teaches is not taught at all.
 
     Presets: Gecko's teacher is (1, 0), KCD (n, 1), SELENA (25, 10), DMP (1, 0, transfer="reference").
     Guarantee: no teacher that labels a record was trained on it when L >= 1 (by construction); what still leaks
@@ -52,7 +68,7 @@ class CrossFitDistillation(Part):
     Cost: K extra trainings of the teacher.
     Source: Papernot et al. ICLR'17 (PATE: disjoint teachers that vote);
     Shejwalkar & Houmansadr AAAI'21 (DMP); Chourasia et al. PETS'22 (KCD); Tang et al. USENIX Security'22
-    (SELENA); Duddu et al. 2020 (Gecko).
+    (SELENA); Duddu et al. 2020 (Gecko); Papernot et al. ICLR'18 (answers only where teachers agree).
     """
 
     slug: ClassVar[str] = "crossfit_distillation"
@@ -70,6 +86,7 @@ class CrossFitDistillation(Part):
     lesson: tuple[Part, ...] = ()
     mixing: float = 0.0
     answers: str = "soft"
+    consensus: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse folds that cannot be."""
@@ -82,6 +99,8 @@ class CrossFitDistillation(Part):
             problems.append(f"excluded = {self.excluded} of {self.teachers} teachers: each must train on something")
         if self.answers not in ("soft", "vote"):
             problems.append(f"answers = '{self.answers}': expected 'soft' or 'vote'")
+        if not 0.0 <= self.consensus < 1.0 or (self.consensus and not self.excluded):
+            problems.append(f"consensus = {self.consensus}: expected 0 to below 1, and excluded >= 1 where above 0")
         if self.transfer not in ("private", "reference"):
             problems.append(f"transfer = '{self.transfer}': expected 'private' or 'reference'")
         if self.transfer == "reference" and (self.reference is None or self.excluded):
@@ -96,7 +115,14 @@ class CrossFitDistillation(Part):
         records = context.x if self.reference is None or self.transfer == "private" else self.reference
         if "soft" not in context.memory:
             device = next(iter(population.params.values())).device
-            context.memory["soft"] = self._labels(context, records, str(device))
+            soft = self._labels(context, records, str(device))
+            if self.consensus:
+                context.memory["agreed"] = agreeing(context.members, soft, self.consensus)
+                context.memory["had"] = context.members[-1].sum()
+            vote = self.answers == "vote"
+            context.memory["soft"] = one_hot(soft.argmax(-1), context.classes).float() if vote else soft
+        if self.consensus:
+            context.members = context.memory["agreed"]
         if self.transfer == "reference":
             context.x = records
             context.y = torch.zeros(len(records), dtype=torch.int64)
@@ -111,8 +137,6 @@ class CrossFitDistillation(Part):
             labels = hold[k].float() if self.excluded else torch.ones(len(records))
             total += soft * labels[None, :, None]
             weight += labels
-        if self.answers == "vote":
-            return one_hot(total.argmax(-1), context.classes).float()
         return total / weight[None, :, None]
 
     def _teach(self, context: Context, hold: Tensor, k: int, records: Tensor, device: str) -> Tensor:
@@ -165,9 +189,18 @@ class CrossFitDistillation(Part):
             return (Claim("training records", "holder of the model", text, "measured", "membership audit"),)
         text = (
             f"no teacher labelled a record it was trained on ({self.teachers} teachers, each record held out of "
-            f"{self.excluded}); near-duplicates in other folds are not covered"
+            f"{self.excluded}); near-duplicates in other folds are not covered{self._left_out(context)}"
         )
         return (Claim("training records", "holder of the model", text, "proved", "construction of the folds"),)
+
+    def _left_out(self, context: Context) -> str:
+        """Say how many of the last model's records its student did not train on, where that is known."""
+        if "agreed" not in context.memory:
+            return ""
+        had, kept = int(context.memory["had"]), int(context.memory["agreed"][-1].sum())
+        return (
+            f"; {had - kept} of {had} records, on which they agreed below {self.consensus}, taught the student nothing"
+        )
 
 
 def _soft_labels(context: Context, batch: Batch) -> Float[Tensor, "S B C"]:

@@ -42,7 +42,8 @@ def write_bundle(
 ) -> VerifyReport:
     """Write a bundle, verify it, and only then move it to `directory`.
 
-    `artefact` is the file of `backend` ("onnx" or "packed") that was measured; it goes to `device/`. `vectors` are
+    `artefact` is the file of `backend` (a name of `BACKENDS`) that was measured; it goes to `device/`, and so do the
+    files that a device needs beside it (the emitted C of "c"). `vectors` are
     inputs that are no records of any split, with the artefact's answers (`Vectors.answered_by`). `report` becomes
     report.json, `card` CARD.md, `extras` further files by path. Of `network` only the digest is written; `classes`,
     where given, must be the width of the logits. The same arguments give the same bytes.
@@ -60,6 +61,7 @@ def write_bundle(
         f"device/{lowering.file_name}": ("model", artefact),
         "vectors.safetensors": ("vectors", kept.to_bytes()),
         "CARD.md": ("card", card.encode("utf-8")),
+        **{f"device/{path}": ("other", data) for path, data in lowering.companions(artefact).items()},
     }
     if report is not None:
         files["report.json"] = ("report", _plain_json("report", report).encode())

@@ -11,6 +11,7 @@ from typing import Any, final
 from edgeward.backends.backend import BACKENDS
 from edgeward.backends.cleartext.container import Malformed
 from edgeward.backends.executable import Executable
+from edgeward.backends.tee.release import SEALED
 from edgeward.core.errors import ConfigError, EdgewardError, VerificationFailed
 from edgeward.deploy.folder import failed, read_file, read_listed, seal_line, sha256
 from edgeward.deploy.manifest import MANIFEST, MAX_MANIFEST_BYTES, SEAL, Manifest
@@ -58,8 +59,26 @@ def verify(path: str | os.PathLike[str], expect: str | None = None) -> VerifyRep
     rewrites all hashes passes. With `expect` it is against anybody who cannot find a second preimage of SHA-256
     (assumed). Bundles are not signed. Unaudited.
     Cost: one pass over the files (all held in memory) and one run of the vectors.
+    Errors: `ConfigError` where there is nothing that could be a bundle (`need_bundle`).
     """
+    need_bundle(Path(path))
     return open_verified(Path(path), expect).report
+
+
+def need_bundle(root: Path) -> None:
+    """Raise `ConfigError` where no bundle lies: no such folder, a file, or a folder without any part of a seal.
+
+    A folder with a manifest, its digest or sealed weights is a bundle, whole or damaged, which verification judges.
+    """
+    if root.is_dir() and any(os.path.lexists(root / name) for name in (MANIFEST, SEAL, SEALED)):
+        return
+    came = "no such folder" if not root.exists() else "another kind of folder" if root.is_dir() else "a file"
+    raise ConfigError(
+        f"there is no bundle at {root}",
+        expected=f"a folder with {MANIFEST}, as `edgeward protect` or `edgeward mirror` writes it",
+        came=came,
+        fix="correct the path; a bundle lies in the folder `bundle` of a run",
+    )
 
 
 def open_verified(root: Path, expect: str | None = None) -> Verified:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import MethodType
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ def straighten(module: nn.Module) -> None:
     that counts shapes per record. Parameters and their names stay. The module is changed: pass a copy.
     """
     for layer in module.modules():
-        if isinstance(layer, nn.MultiheadAttention) and layer.batch_first and layer.bias_k is None:
+        if isinstance(layer, nn.MultiheadAttention) and _plain(layer):
             layer.forward = MethodType(_forward, layer)  # type: ignore[method-assign]
         if isinstance(layer, nn.TransformerEncoderLayer):
             # Keeps PyTorch from its fused inference kernel, which is one opaque operator.
@@ -26,19 +25,44 @@ def straighten(module: nn.Module) -> None:
             layer.use_nested_tensor = False
 
 
+def _plain(layer: nn.MultiheadAttention) -> bool:
+    """Return whether the layer computes what `_forward` does: no forward of its own, no learned key and value."""
+    own = type(layer).forward is not nn.MultiheadAttention.forward or "forward" in vars(layer)
+    return layer.batch_first and layer.bias_k is None and not own
+
+
 def _forward(
-    self: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, *arguments: Any, **options: Any
+    self: nn.MultiheadAttention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    masks = [options.get("key_padding_mask"), options.get("attn_mask"), *arguments[:1], *arguments[2:3]]
-    if any(mask is not None for mask in masks):
-        return nn.MultiheadAttention.forward(self, query, key, value, *arguments, **options)
+    if key_padding_mask is not None or attn_mask is not None or is_causal or query.dim() != 3:
+        options = {"attn_mask": attn_mask, "average_attn_weights": average_attn_weights, "is_causal": is_causal}
+        return nn.MultiheadAttention.forward(
+            self,
+            query,
+            key,
+            value,
+            key_padding_mask,
+            need_weights,
+            **options,  # type: ignore[arg-type]
+        )
     q, k, v = (_heads(part, self.num_heads) for part in _projected(self, query, key, value))
+    if self.add_zero_attn:
+        # one more key and one more value, of zeros
+        k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
     mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     answer = self.out_proj(mixed)
-    if not options.get("need_weights", arguments[1] if len(arguments) > 1 else True):
+    if not need_weights:
         return answer, None
     weights = torch.softmax(q @ k.transpose(2, 3) / self.head_dim**0.5, dim=-1)
-    return answer, weights.mean(1) if options.get("average_attn_weights", True) else weights
+    return answer, weights.mean(1) if average_attn_weights else weights
 
 
 def _heads(tokens: Tensor, heads: int) -> Tensor:

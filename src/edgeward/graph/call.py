@@ -144,8 +144,17 @@ class Call:
         return positive - 1
 
     def keep(self, tensor: Tensor, role: str) -> Stored:
-        """Store a neutral tensor the program implies (the weight of a normalisation without one)."""
-        return Stored(f"{CONSTANT}{self.layer or self.node.name}.{role}", tensor)
+        """Store a neutral tensor the program implies (the weight of a normalisation without one).
+
+        Calls of one layer share it where it has the same content; another one gets a key of its own.
+        """
+        known = {**{held.key: held.tensor for held in self.draft.stored.values()}, **self.draft.tensors}
+        key = base = f"{CONSTANT}{self.layer or self.node.name}.{role}"
+        number = 1
+        while key in known and not torch.equal(known[key], tensor):
+            number += 1
+            key = f"{base}_{number}"
+        return Stored(key, tensor)
 
     def derive(self, tensor: Tensor, role: str) -> Stored:
         """Store a tensor computed from the state."""

@@ -93,7 +93,7 @@ def _reversed_sub(call: Call) -> str:
     other = call.arguments["other"]
     if not isinstance(other, int | float):
         raise NoPlace("write the difference as a - b")
-    negative = call.emit("mul", (call.value("self"),), {"scalar": -1.0})
+    negative = call.emit("mul", (call.value("self"),), {"scalar": -float(call.get("alpha", 1))})
     return call.emit("add", (negative,), {"scalar": float(other)})
 
 

@@ -81,6 +81,8 @@ def _matmul(call: Call) -> str:
 def _attention(call: Call) -> str:
     if call.get("attn_mask") is not None or call.get("is_causal", False) or call.get("enable_gqa", False):
         raise NoPlace("use attention without a mask and with as many key heads as query heads")
+    if call.get("dropout_p", 0.0):
+        raise NoPlace("pass dropout_p=0.0 unless self.training: this dropout acts in eval mode too")
     inputs = tuple(call.value(name) for name in ("query", "key", "value"))
     scale = call.get("scale", 1.0 / math.sqrt(call.shape(inputs[0])[-1]))
     return call.emit("attention", inputs, {"scale": float(scale)})

@@ -152,6 +152,13 @@ def _fields(check: Checker, section: str, table: Mapping[str, Any], kind: type) 
     check.keys(section, table, declared)
     found = {}
     for key in [key for key in table if key in declared]:
+        if declared[key] == tuple[str, ...]:
+            texts = check.take(section, table, key, (list,), None)
+            if texts is not None and not all(isinstance(text, str) for text in texts):
+                check.wrong.append(f"[{section}] {key}: expected a list of texts")
+            elif texts is not None:
+                found[key] = tuple(texts)
+            continue
         choices = get_args(declared[key]) if get_origin(declared[key]) is Literal else CHOICES.get((section, key), ())
         value = check.take(section, table, key, (str,) if choices else _KINDS.get(declared[key], _NUMBER_OR_TEXT), None)
         if choices and value is not None and value not in choices:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edgeward.core.cost import Cost
 from edgeward.core.measurement import LayerCost
 from edgeward.core.units import human
 from edgeward.devices import DeviceProfile
-from edgeward.graph.liveness import peak_activation_bytes
 from edgeward.graph.network import Network
 from edgeward.measure.energy import board_energy_joules
+from edgeward.measure.form import DeviceForm, device_form
 from edgeward.measure.prediction import predict_latency
-from edgeward.measure.schedule import value_bytes
 from edgeward.measure.weights import Weights, node_weights
 from edgeward.measure.work import ace, cpu64_classic, cpu64_lane, node_work, total_macs
 
@@ -20,10 +21,12 @@ def network_cost(
 ) -> tuple[Cost, tuple[LayerCost, ...]]:
     """Return what one inference of `network` costs on `device`, and its table per layer.
 
-    Counts (parameters, weight bytes, MACs, bit operations, ACE, CPU64) are "declared": exact for this graph. Peak RAM,
-    latency and energy are "modelled" from the profile. `file_bytes`, the size of the file that ships, is "measured".
-    Peak RAM is the activations' peak; where the device has no flash to execute from, the weights are added.
+    Counts (parameters, weight bytes, MACs, bit operations, ACE, CPU64) are "declared": exact for this graph, weight
+    bytes for the form that runs on the device (`device_form`). Peak RAM, latency and energy are "modelled" from form
+    and profile. `file_bytes`, the size of the file that ships, is "measured". Where the device has no flash to execute
+    from, the weights are added to the peak RAM.
     """
+    form = device_form(network, device)
     work = [node_work(network, node) for node in network.nodes]
     weights = sum(node_weights(network).values(), Weights())
     effort = ace(work)
@@ -32,7 +35,6 @@ def network_cost(
         "counted on the graph",
         parameters=weights.parameters,
         nonzeros=weights.nonzeros,
-        weight_bytes=weights.stored_bytes,
         binary_weights=weights.binary_weights,
         binary_weight_bytes=weights.binary_weight_bytes,
         macs=total_macs(work),
@@ -41,19 +43,24 @@ def network_cost(
         cpu64_classic=cpu64_classic(work),
         cpu64_lane=cpu64_lane(work),
     )
-    cost = _predicted(cost, network, device)
+    cost = cost.adding("declared", f"counted on the graph, as the {form.title} has them", weight_bytes=_stored(form))
+    cost = _predicted(cost, network, device, form)
     if file_bytes is not None:
         cost = cost.adding("measured", "size of the file", file_bytes=file_bytes)
-    return cost, layer_table(network)
+    return cost, layer_table(network, form.stored)
 
 
-def _predicted(cost: Cost, network: Network, device: DeviceProfile) -> Cost:
-    prediction = predict_latency(network, device)
+def _stored(form: DeviceForm) -> int:
+    return sum(form.stored.values())
+
+
+def _predicted(cost: Cost, network: Network, device: DeviceProfile, form: DeviceForm) -> Cost:
+    prediction = predict_latency(network, device, form)
     energy = board_energy_joules(prediction.total, device)
-    source = f"profile {device.name}, {{}} figures, within a factor {device.band.value:g}"
-    peak, held = _peak_activations(network), "activations, buffers reused"
+    source = f"profile {device.name} (rates of {device.runtime}), {{}} figures, within a factor {device.band.value:g}"
+    peak, held = form.peak_bytes, form.held
     if device.flash_bytes is None:
-        peak, held = peak + int(cost.value("weight_bytes")), f"{held}, and the weights"
+        peak, held = peak + _stored(form), f"{held}, and the weights"
     return (
         cost.adding("modelled", held, peak_ram_bytes=peak)
         .adding("modelled", source.format(prediction.basis), device_latency_seconds=prediction.total)
@@ -61,19 +68,17 @@ def _predicted(cost: Cost, network: Network, device: DeviceProfile) -> Cost:
     )
 
 
-def _peak_activations(network: Network) -> int:
-    sizes = value_bytes(network)
-    plan = peak_activation_bytes(network, lambda value: sizes[value.name] / max(1, value.elements))
-    return round(plan.peak_bytes)
+def layer_table(network: Network, stored: Mapping[str, int] | None = None) -> tuple[LayerCost, ...]:
+    """Return one row per operator that multiplies or holds tensors; the rows add up to the totals.
 
-
-def layer_table(network: Network) -> tuple[LayerCost, ...]:
-    """Return one row per operator that multiplies or holds tensors; the rows add up to the totals."""
-    weights = node_weights(network)
+    `stored` gives the weight bytes per node of another form than the graph's own.
+    """
+    if stored is None:
+        stored = {name: weights.stored_bytes for name, weights in node_weights(network).items()}
     rows = []
     for node in network.nodes:
         work = node_work(network, node)
-        if not work.macs and not node.tensors:
+        if not work.macs and not node.tensors and not stored[node.name]:
             continue
         rows.append(
             LayerCost(
@@ -83,7 +88,7 @@ def layer_table(network: Network) -> tuple[LayerCost, ...]:
                 macs=work.macs,
                 weight_bits=work.weight_bits,
                 activation_bits=work.activation_bits,
-                weight_bytes=weights[node.name].stored_bytes,
+                weight_bytes=stored[node.name],
                 ace=ace([work]),
             )
         )

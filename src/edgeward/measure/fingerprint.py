@@ -20,6 +20,10 @@ AMX_FLAGS = ("amx_tile", "amx_int8", "amx_bf16")
 ARM_FLAGS = ("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2")
 """Processor flags that decide which kernels run."""
 
+_RESULTS = "benchmarks/results"
+# A machine at work may keep git waiting; the tree is not unknown for that.
+_GIT_SECONDS = 60
+
 
 def environment() -> dict[str, Any]:
     """Return the environment as plain JSON values.
@@ -39,8 +43,17 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "native_kernels": _native_kernels(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_initialized() else None,  # type: ignore[no-untyped-call]
-        "commit": _commit(Path(edgeward.__file__).resolve().parents[2]),
+        "commit": source_commit(),
     }
+
+
+def source_commit(root: Path | None = None) -> str | None:
+    """Return the commit the package is run from (of the checkout `root`, where given), None for an installed package.
+
+    It ends in "+changed" where a file of the checkout differs from the commit or is new and not ignored by git. Stored
+    results of benchmarks do not count: nothing that is measured reads them, and storing one must not mark the next.
+    """
+    return _commit(Path(edgeward.__file__).resolve().parents[2] if root is None else root)
 
 
 def cpu_model() -> str:
@@ -105,17 +118,19 @@ def _native_kernels() -> str:
 
 
 def _commit(root: Path) -> str | None:
-    """Return the commit the package is run from, "+changed" when the tree differs; None for an installed package."""
     if not (root / ".git").exists():
         return None
-    git = ["git", "-c", "core.fsmonitor=false", "-C", str(root)]
-    # GIT_DIR and its kin would name another repository
+    git = ["git", "-c", "core.fsmonitor=false", "-c", "status.relativePaths=false", "-C", str(root)]
+    # GIT_DIR and its kin would name another repository. Without optional locks no other git is kept waiting.
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    own["GIT_OPTIONAL_LOCKS"] = "0"
     try:
-        head = subprocess.run(
-            [*git, "rev-parse", "HEAD"], env=own, capture_output=True, text=True, timeout=5, check=True
+        head, status = (
+            subprocess.run(
+                [*git, *command], env=own, capture_output=True, text=True, timeout=_GIT_SECONDS, check=True
+            ).stdout
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", ".", f":(exclude){_RESULTS}"])
         )
-        diff = subprocess.run([*git, "diff-index", "--quiet", "HEAD", "--"], env=own, capture_output=True, timeout=5)
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip() + ("+changed" if diff.returncode else "")
+    return head.strip() + ("+changed" if status.strip() else "")

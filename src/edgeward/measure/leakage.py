@@ -2,37 +2,78 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
 
-from edgeward.attacks.membership.audit import audit
+import torch
+from torch import Tensor
+
+from edgeward.attacks.membership.audit import rates, score
 from edgeward.attacks.metrics import judged
 from edgeward.attacks.oracle import Oracle
+from edgeward.attacks.scored import Scored
 from edgeward.attacks.signals import Signals
 from edgeward.attacks.statistics import evaluate as statistic
-from edgeward.core.measurement import AttackResult
+from edgeward.attacks.strongest import worst
+from edgeward.core.measurement import AttackResult, Strongest
+from edgeward.core.randomness import Seed
 from edgeward.core.threat import MembershipInference
 from edgeward.data.splits import Splits
-from edgeward.measure.membership_design import MembershipDesign
+from edgeward.measure.membership_design import MembershipDesign, Panel
 from edgeward.measure.siblings import Siblings, answers
 
 SHADOWLESS = {"gap": "correctness", "loss": "loss", "modified-entropy": "modified-entropy"}
 
 
-def leakage(
-    siblings: Siblings, plan: MembershipDesign, splits: Splits, threat: MembershipInference
-) -> tuple[AttackResult, ...]:
-    """Audit the lowered siblings on the designed records by every attack the access allows, strongest first.
+@final
+@dataclass(frozen=True)
+class Leakage:
+    """What an audit found: every attack on every kind of records, the strongest per kind, and the worst of all."""
 
+    attacks: tuple[AttackResult, ...]
+    kinds: tuple[Strongest, ...]
+    worst: Strongest
+
+
+def leakage(
+    siblings: Siblings, plan: MembershipDesign, splits: Splits, threat: MembershipInference, seed: Seed
+) -> Leakage:
+    """Audit the lowered siblings on every kind of designed records by every attack the access allows.
+
+    The attacker knows which kind a record is of and calibrates on records of that kind alone. Attacks are listed kind
+    by kind as the design lists them, strongest first within a kind; `seed` draws the halves that correct for choosing.
     Guarantee: measured; the shadow models went through the target's own recipe and lowering (adaptive attacker).
     """
-    signals = Signals(
-        logits=answers(siblings.audited, plan.x[plan.audited]),
-        labels=plan.y[plan.audited],
-        keep=plan.keep,
-        reference_logits=answers(siblings.audited, splits.shadow.x),
-        reference_labels=splits.shadow.y,
-    )
-    return audit(signals, access=threat.access, audience=threat.protocol)
+    scored: dict[str, Scored] = {}
+    attacks: list[AttackResult] = []
+    for signals, panel in panel_signals(siblings, plan, splits):
+        slug = panel.kind.slug
+        scored[slug] = score(signals, access=threat.access, groups=panel.clusters, models=panel.models)
+        attacks += rates(scored[slug], slug)
+    kinds, over_all = worst(scored, seed=seed)
+    return Leakage(tuple(attacks), tuple(kinds.values()), over_all)
+
+
+def panel_signals(siblings: Siblings, plan: MembershipDesign, splits: Splits) -> Iterator[tuple[Signals, Panel]]:
+    """Yield what the models of each panel answer; every model runs once over every record it is asked about."""
+    asked = torch.cat([plan.x, splits.shadow.x])
+    known: dict[tuple[int, ...], Tensor] = {}
+    for panel in plan.panels:
+        models = tuple(panel.models.tolist())
+        if models not in known:
+            known[models] = answers(tuple(siblings.audited[i] for i in models), asked)
+        logits = known[models]
+        yield (
+            Signals(
+                logits=logits[:, panel.rows],
+                labels=plan.y[panel.rows],
+                keep=plan.keep(panel),
+                reference_logits=logits[:, len(plan.x) :],
+                reference_labels=splits.shadow.y,
+            ),
+            panel,
+        )
 
 
 def population_leakage(siblings: Siblings, splits: Splits, threat: MembershipInference) -> tuple[AttackResult, ...]:
@@ -50,5 +91,5 @@ def population_leakage(siblings: Siblings, splits: Splits, threat: MembershipInf
         else:
             continue
         label = f"{name} (shipped model)"
-        results.append(judged(label, scores, member, audience="population", adaptive=False))
+        results.append(judged(label, scores, member, kind="population", adaptive=False))
     return tuple(results)

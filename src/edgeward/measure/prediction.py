@@ -8,8 +8,8 @@ from typing import final
 
 from edgeward.devices import Basis, DeviceProfile, Figure, weakest
 from edgeward.graph.network import Network
-from edgeward.measure.schedule import calls, value_bytes
-from edgeward.measure.weights import node_weights
+from edgeward.measure.form import DeviceForm, device_form
+from edgeward.measure.schedule import calls
 from edgeward.measure.work import node_work
 
 
@@ -27,21 +27,21 @@ class Prediction:
         return sum(self.seconds.values())
 
 
-def predict_latency(network: Network, device: DeviceProfile) -> Prediction:
-    """Predict the seconds of one inference on one core of `device`.
+def predict_latency(network: Network, device: DeviceProfile, form: DeviceForm | None = None) -> Prediction:
+    """Predict the seconds of one inference on one core of `device`, in `form` (`device_form` by default).
 
     Every called operator takes max(MACs / rate, bytes / bandwidth) + overhead; bytes are its weights, inputs and
     output, each once. Fused and aliased operators take nothing.
     Guarantee: modelled; expected within the profile's `band` (assumed until measured on the device).
     """
-    kinds, sizes, weights = calls(network), value_bytes(network), node_weights(network)
+    kinds, form = calls(network), form or device_form(network, device)
     used: list[Figure] = [device.bytes_per_second, device.op_overhead_seconds]
     seconds = {}
     for node in network.nodes:
         if kinds[node.name] in ("fused", "alias"):
             seconds[node.name] = 0.0
             continue
-        moved = weights[node.name].stored_bytes + sizes[node.output] + sum(sizes[name] for name in set(node.inputs))
+        moved = sum(form.values[name] for name in {node.output, *node.inputs}) + form.stored[node.name]
         busy = moved / device.bytes_per_second.value
         work = node_work(network, node)
         if work.macs:

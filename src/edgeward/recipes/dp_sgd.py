@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
@@ -19,6 +20,7 @@ class DpSgdTraining(Recipe):
     """Train under (epsilon, delta)-DP and print the membership bound it implies; a low noise is a heuristic defence."""
 
     slug: ClassVar[str] = "dp_sgd"
+    aimed_at: ClassVar[str] = "twins"
     summary: ClassVar[str] = (
         "per-sample clipping and noise through Opacus, with (epsilon, delta) and the bound it implies"
     )
@@ -36,11 +38,14 @@ class DpSgdTraining(Recipe):
         Schedule(epochs=self.epochs, rate=self.rate)
 
     def run(self, task: Task) -> Trained:
-        """Train each model with its own noise."""
+        """Train each model with its own noise; what will be spent is said, or refused, before anything is trained."""
         part = DpSgd(self.noise, self.clip, self.delta)
         factory = part.wrap_factory(task.factory)
         schedule = Schedule(self.epochs, task.schedule.batch, self.rate, "sgd", momentum=0.0)
         context = task.context(factory, "dp", schedule)
+        foreseen = part.spent(context)
+        if math.isfinite(foreseen.epsilon):
+            task.watcher.event("foreseen", {"recipe": self.name, **vars(foreseen)})
         population, claims = task.stage("dp", task.initialise(factory), context, [CrossEntropy(), part])
         return Trained(population, factory, claims)
 

@@ -18,6 +18,7 @@ class EarlyStop(Recipe):
     """Train until the validation loss stops falling; ship float32 weights."""
 
     slug: ClassVar[str] = "early_stop"
+    aimed_at: ClassVar[str] = "twins"
     summary: ClassVar[str] = "stop each model when its validation loss stops falling"
     paper: ClassVar[str] = "baseline (Song & Mittal, USENIX Security'21, section 5)"
 

@@ -25,18 +25,21 @@ class Gecko(Recipe):
 
     Preset "paper": one teacher, which saw every record it labels, alpha 0.05 on the hard label, T = 1.
     Preset "crossfit": `teachers` teachers, each record labelled only by a vote of the `excluded` ones that did not see
-    it. Both sides train with Gaussian input noise (`noise` standard deviations of the records); the teachers stop early
-    (`haste` of the task's epochs, cosine rate), before they memorise. The student trains at full precision first
-    (`warm_up` times the task's epochs), then as a binary network (`patience` times), on mixtures of records
-    (Beta(`mixing`)). These settings were chosen on tuning splits and tuning canaries of digits, not on the ones the
-    demo reports.
+    it, and left out of the student's training where their mean probability for its class is below `consensus`: what
+    only the record itself teaches is not taught. Both sides train with Gaussian input noise (`noise` standard
+    deviations of the records); the teachers stop early (`haste` of the task's epochs, cosine rate), before they
+    memorise. The student trains at full precision first (`warm_up` times the task's epochs), then as a binary network
+    (`patience` times), on mixtures of records (Beta(`mixing`)). These settings were chosen on tuning splits and tuning
+    records of digits, not on the ones the demo reports.
     Guarantee: leakage is measured, not proved; the folds are by construction.
     Cost: `teachers` trainings of the full-precision network and one or two of the student.
     Source: Duddu, Boutet, Shejwalkar, arXiv 2010.00912 (pipeline); XNOR-Net, Rastegari et al. ECCV'16 (binarisation);
-    cross-fitting after KCD (PETS'22) and SELENA (USENIX Security'22), votes after PATE (ICLR'17).
+    cross-fitting after KCD (PETS'22) and SELENA (USENIX Security'22), votes after PATE (ICLR'17), consensus after
+    PATE's confident aggregation (ICLR'18).
     """
 
     slug: ClassVar[str] = "gecko"
+    aimed_at: ClassVar[str] = "twins"
     summary: ClassVar[str] = "binary student, distilled: 'paper' (teacher saw the records) or 'crossfit' (it did not)"
     paper: ClassVar[str] = "Duddu, Boutet, Shejwalkar, arXiv 2010.00912, SAC'22"
     expected: ClassVar[tuple[str, ...]] = (
@@ -54,6 +57,7 @@ class Gecko(Recipe):
             "haste": 1.0,
             "answers": "soft",
             "warm_up": 0.0,
+            "consensus": 0.0,
         },
         "crossfit": {
             "teachers": 10,
@@ -65,6 +69,7 @@ class Gecko(Recipe):
             "haste": 0.5,
             "answers": "vote",
             "warm_up": 1.0,
+            "consensus": 0.8,
         },
     }
 
@@ -79,6 +84,7 @@ class Gecko(Recipe):
     haste: float = 0.5
     answers: str = "vote"
     warm_up: float = 1.0
+    consensus: float = 0.8
     edges_bits: int = 8
     schedule: Schedule | None = None
     teacher_schedule: Schedule | None = None
@@ -98,6 +104,8 @@ class Gecko(Recipe):
             patience_and_haste_above_0=self.patience > 0 and self.haste > 0,
             answers_soft_or_vote=self.answers in ("soft", "vote"),
             warm_up_at_least_0=self.warm_up >= 0,
+            consensus_from_0_to_below_1=0 <= self.consensus < 1,
+            consensus_0_where_excluded_is_0=self.excluded > 0 or self.consensus == 0,
         )
         Binarize(edges_bits=self.edges_bits)
 
@@ -114,6 +122,7 @@ class Gecko(Recipe):
             lesson=noise,
             mixing=self.mixing,
             answers=self.answers,
+            consensus=self.consensus,
         )
         factory = self.structure(task.factory)
         context = task.context(factory, "student", self.schedule or self._student_schedule(task.schedule))

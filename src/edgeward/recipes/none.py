@@ -17,6 +17,7 @@ class Undefended(Recipe):
     """Train to the end of the schedule and ship float32 weights."""
 
     slug: ClassVar[str] = "none"
+    aimed_at: ClassVar[str] = "mislabelled"
     summary: ClassVar[str] = "the network as it is: full precision, full schedule"
     paper: ClassVar[str] = "baseline"
 

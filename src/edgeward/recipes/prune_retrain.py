@@ -18,6 +18,7 @@ class PruneRetrain(Recipe):
     """Train dense, remove the smallest weights of each layer, retrain the rest; float32 weights, mostly zero."""
 
     slug: ClassVar[str] = "prune_retrain"
+    aimed_at: ClassVar[str] = "mislabelled"
     summary: ClassVar[str] = "train dense, drop the smallest weights of each layer, retrain the rest"
     paper: ClassVar[str] = (
         "Han et al. NeurIPS'15; leakage: Yuan & Zhang, USENIX Security'22; Duddu et al. 2020, claim (a)"

@@ -21,6 +21,7 @@ class PostTrainingInt8(Recipe):
     """Train in float, then round weights per channel and activations per tensor to 8 bits."""
 
     slug: ClassVar[str] = "int8"
+    aimed_at: ClassVar[str] = "mislabelled"
     summary: ClassVar[str] = "float training, then post-training int8 (s8 weights per channel, u8 activations)"
     paper: ClassVar[str] = "Jacob et al. CVPR'18"
 
@@ -53,6 +54,7 @@ class QuantizationAware(Recipe):
     """Train with fake-quantised weights and activations; weights of 2 to 8 bits in the shipped file."""
 
     slug: ClassVar[str] = "qat"
+    aimed_at: ClassVar[str] = "mislabelled"
     summary: ClassVar[str] = "quantisation-aware training at k bits"
     paper: ClassVar[str] = "Jacob et al. CVPR'18; DoReFa, Zhou et al. 2016"
 

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from edgeward.backends.backend import choose_backend
 from edgeward.core.cost import Cost
 from edgeward.core.errors import ConfigError, unknown_name
@@ -37,10 +39,13 @@ def require(slug: str, **rules: bool) -> None:
 class Recipe(ABC):
     """A way to make a protected network; subclasses are final frozen dataclasses registered in `RECIPES`.
 
-    The fields of the dataclass are the settings: they enter the candidate's hash and the report.
+    The fields of the dataclass are the settings: they enter the candidate's hash and the report. `aimed_at` names the
+    kind of audited records (`edgeward.core.record_kind`) that is aimed at the recipe's mechanism: the one on which a
+    defence of this sort is weakest by construction. An audit that leaves it out says so.
     """
 
     slug: ClassVar[str]
+    aimed_at: ClassVar[str]
     summary: ClassVar[str]
     paper: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -63,12 +68,15 @@ class Recipe(ABC):
     def foresee(self, factory: Factory, input_shape: tuple[int, ...], device: DeviceProfile, seed: Seed) -> Cost:
         """Return the cost of the untrained final structure, known before the first expensive step.
 
-        Counts are exact; file bytes are a lower bound, since equal tensors of an untrained network are stored once.
+        Counts are exact for the form that ships for `device`; file bytes are a lower bound, since equal tensors of an
+        untrained network are stored once.
         Errors: those of what can be told now to be impossible on `device`.
         """
         network = capture(build(self.structure(factory), seed).eval(), input_shape)
-        artefact = choose_backend(network).lower(network)
-        return network_cost(network, device, file_bytes=len(artefact))[0]
+        backend = choose_backend(network, device.kind)
+        drawn = seed.child("foreseen").numpy().standard_normal((16, *input_shape)).astype(np.float32)
+        known = backend.ready(network, drawn)
+        return network_cost(known, device, file_bytes=len(backend.lower(known)))[0]
 
     def passes(self, schedule: Schedule) -> float:
         """Return about how often this recipe's trainings pass over the records, teachers included, told in advance.
@@ -81,7 +89,7 @@ class Recipe(ABC):
 
     def lower(self, trained: Trained, task: Task, splits: Splits, device: DeviceProfile) -> Siblings:
         """Lower every model of what `run` trained to the form it ships in; by default each is one network."""
-        return lower(trained, splits.input_shape, task.watcher, self.name)
+        return lower(trained, task, device.kind, self.name)
 
     def context(self) -> dict[str, str]:
         """Return the digests of files that the settings name: what a candidate depends on besides the settings."""

@@ -10,7 +10,14 @@ from edgeward.report import tables
 from edgeward.report.markdown import code_block, escape, markdown_table, yaml
 from edgeward.report.schema import validate_report
 from edgeward.report.untested import not_tested
-from edgeward.report.verdict import bars, budget_verdict, chosen_candidate, records_verdict, unclaimed_assets
+from edgeward.report.verdict import (
+    bars,
+    budget_verdict,
+    chosen_candidate,
+    kind_title,
+    records_verdict,
+    unclaimed_assets,
+)
 from edgeward.report.wording import clean, finite
 
 
@@ -79,7 +86,7 @@ def _front_matter(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> di
     strongest = candidate["strongest_attack"]
     results = [_result("classification", dataset, "holdout", _utility(candidate))]
     if strongest:
-        audit = f"membership inference on {strongest['audience']}, {strongest['negatives']} non-member trials"
+        audit = f"membership inference on {kind_title(strongest['kind'])}, {strongest['negatives']} non-member trials"
         results.append(_result(audit, dataset, "audited siblings", _membership(strongest)))
     return {
         "library_name": "edgeward",
@@ -151,11 +158,12 @@ def _leakage(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
     if not candidate["attacks"]:
         return "No attack was run: nothing is known about leakage."
     note = (
-        f"Measured against these attacks, in mode {candidate['mode']}; a stronger one may exist. Rows on canaries are "
-        "the audit of lowered siblings; rows on the population beside them are of the shipped executable alone, "
-        "without shadow models. Rates with 95 % intervals; n counts trials."
+        f"Measured against these attacks, in mode {candidate['mode']}; a stronger one may exist. Lowered siblings were "
+        "audited on each kind of records of the first table; the second lists every attack on the worst kind, then "
+        "those on the shipped executable alone, without shadow models. Rates with 95 % intervals; n counts trials."
     )
-    return f"{note}\n\n{markdown_table(tables.attack_table(candidate))}"
+    kinds = f"{markdown_table(tables.kinds_table(candidate))}\n\n" if candidate["kinds"] else ""
+    return f"{note}\n\n{kinds}{markdown_table(tables.attack_table(candidate))}"
 
 
 def _cost(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:

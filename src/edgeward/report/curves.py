@@ -12,32 +12,34 @@ _STATISTICS = frozenset({"loss", "logit", "hinge", "entropy", "modified"})
 
 
 def family(attack: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what an attack's curve is compared with: its audience, and among the audited its first word.
+    """Return what an attack's curve is compared with: its kind of records, and its first word.
 
-    >>> family({"name": "lira-online-record", "audience": "canaries"})
-    ('canaries', 'lira')
-    >>> family({"name": "loss (shipped model)", "audience": "population"})
+    >>> family({"name": "lira-online-record", "kind": "mislabelled"})
+    ('mislabelled', 'lira')
+    >>> family({"name": "loss (shipped model)", "kind": "population"})
     ('population', 'threshold')
     """
     word = re.split(r"[-:\s]", attack["name"], maxsplit=1)[0]
-    return attack["audience"], "threshold" if word in _STATISTICS else word
+    return attack["kind"], "threshold" if word in _STATISTICS else word
 
 
 def with_kept_curves(measurement: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the plain measurement with the ROC of the best attack of each family only, at 6 significant digits.
+    """Return the plain measurement with the ROC curves that are looked at only, at 6 significant digits.
 
-    The strongest attack keeps every point, the best of the other families `MAX_POINTS`, the rest none. Rates and
-    intervals are untouched. Assumed: attacks are sorted strongest first.
+    The strongest attack keeps every point; the best of each other family on the same kind of records, and the best on
+    each other kind, keep `MAX_POINTS`; the rest none. Rates and intervals are untouched. Assumed: attacks on one kind
+    are sorted strongest first.
     """
     strongest = measurement["strongest_attack"]
     attacks: Sequence[Mapping[str, Any]] = measurement["attacks"]
+    worst = strongest["kind"] if strongest else ""
     best: dict[tuple[str, str], int] = {}
     for place, attack in enumerate(attacks):
-        best.setdefault(family(attack), place)
+        best.setdefault(family(attack) if attack["kind"] == worst else (attack["kind"], ""), place)
     kept = set(best.values())
 
     def curve(place: int, attack: Mapping[str, Any]) -> list[list[float]]:
-        if strongest and (attack["name"], attack["audience"]) == (strongest["name"], strongest["audience"]):
+        if strongest and (attack["name"], attack["kind"]) == (strongest["name"], strongest["kind"]):
             return _rounded(attack["roc"])
         return _rounded(thinned(attack["roc"])) if place in kept else []
 

@@ -35,7 +35,7 @@ def build_report(
     command: str,
     finished: bool,
 ) -> dict[str, Any]:
-    """Return one run in the plain form of schema `edgeward.report/1` (docs/report-schema.md).
+    """Return one run in the plain form of schema `edgeward.report/2` (docs/report-schema.md).
 
     Arguments: `frontier` holds every measured candidate and the budget; `job`, `environment`, `data`, `device` and
     `threats` are plain descriptions; `failed` lists `{"recipe", "reason"}`; `command` reproduces the run.

@@ -90,6 +90,7 @@ def _headline(chosen: Mapping[str, Any] | None) -> dict[str, str]:
         "value": percent(rate["value"] if rate else None),
         "bounds": bounds(rate),
         "attack": strongest["name"] if strongest else "",
+        "kind": verdict.kind_title(strongest["kind"]) if strongest else "",
         "negatives": count(strongest["negatives"] if strongest else None),
         "gap": percent(verdict.gap_rate(gap)) if gap else "not run",
     }
@@ -143,6 +144,7 @@ def _detail(number: int, candidate: Mapping[str, Any]) -> dict[str, Any]:
         "notes": candidate["notes"],
         "config": tables.pairs_table(candidate["config"], ("setting", "value")),
         "accuracy": tables.accuracy_table(candidate),
+        "kinds": tables.kinds_table(candidate),
         "attacks": tables.attack_table(candidate),
         "costs": tables.cost_table(candidate),
         "claims": tables.claim_table(candidate),

@@ -6,8 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+from edgeward.core.record_kind import KINDS
 from edgeward.core.units import human
-from edgeward.report.verdict import gap_attack, gap_point, gap_rate
+from edgeward.report.verdict import (
+    aside_attacks,
+    audited_attacks,
+    gap_attack,
+    gap_point,
+    gap_rate,
+    kind_title,
+    siblings_trained,
+)
 from edgeward.report.wording import (
     NOT_MEASURED,
     amount,
@@ -118,6 +127,7 @@ def candidate_table(report: Mapping[str, Any]) -> Table:
         "standing",
         "test accuracy, shipped executable [95 % CI]",
         "accuracy of audited siblings [95 % CI]",
+        "worst kind of records",
         "strongest attack",
         "TPR at 1 % FPR [95 % CI]",
         "TPR at 0.1 % FPR [95 % CI]",
@@ -137,13 +147,14 @@ def candidate_table(report: Mapping[str, Any]) -> Table:
 def _candidate_row(number: int, candidate: Mapping[str, Any]) -> tuple[Cell, ...]:
     strongest, gap = candidate["strongest_attack"], gap_attack(candidate)
     leakage = strongest or {}
-    trials = f"{count(strongest['negatives'])} negatives, {strongest['audience']}" if strongest else ""
+    trials = f"{count(strongest['negatives'])} negatives" if strongest else ""
     return (
         Cell(str(number)),
         words(candidate["recipe"], _settings(candidate["config"])),
         words(standing(candidate), "; ".join(candidate["violations"])),
         estimate_cell(candidate["test_accuracy_estimate"]),
         estimate_cell(candidate["audit_accuracy"]),
+        words(kind_title(strongest["kind"]) if strongest else "none was audited"),
         words(strongest["name"] if strongest else "no attack was run", trials),
         estimate_cell(leakage.get("tpr_at_1pct")),
         estimate_cell(leakage.get("tpr_at_0_1pct")),
@@ -172,8 +183,34 @@ def _settings(config: Mapping[str, Any]) -> str:
     return shorten(", ".join(given), 60)
 
 
+def kinds_table(candidate: Mapping[str, Any]) -> Table:
+    """Return one row per kind of audited records: what the strongest attack on it reaches."""
+    columns = (
+        "kind of records",
+        "what it tells",
+        "strongest attack",
+        "TPR at 1 % FPR, corrected for choosing the attack [95 % CI]",
+        "in hindsight",
+        "attacks",
+    )
+    listed = candidate["kinds"]
+    worst = candidate["strongest_attack"] and candidate["strongest_attack"]["kind"]
+    rows = tuple(
+        (
+            words(kind_title(kind["kind"])),
+            words(KINDS[kind["kind"]].tells if kind["kind"] in KINDS else ""),
+            words(kind["name"]),
+            estimate_cell(kind["corrected"]),
+            Cell(percent(kind["hindsight"])),
+            Cell(count(kind["attacks"])),
+        )
+        for kind in listed
+    )
+    return Table(columns, rows, frozenset(i for i, kind in enumerate(listed) if kind["kind"] == worst))
+
+
 def attack_table(candidate: Mapping[str, Any]) -> Table:
-    """Return every attack on one candidate, strongest first as measured."""
+    """Return every attack on the worst kind of records, strongest first, and on the shipped model alone."""
     columns = (
         "attack",
         "audited records",
@@ -181,11 +218,14 @@ def attack_table(candidate: Mapping[str, Any]) -> Table:
         "TPR at 1 % FPR [95 % CI]",
         "TPR at 0.1 % FPR [95 % CI]",
         "realistic TPR (its FPR)",
-        "balanced accuracy",
+        "balanced accuracy, threshold in hindsight",
+        "balanced accuracy, threshold from other models",
         "members",
         "non-members",
     )
-    return Table(columns, tuple(_attack_row(attack) for attack in candidate["attacks"]))
+    return Table(
+        columns, tuple(_attack_row(attack) for attack in [*audited_attacks(candidate), *aside_attacks(candidate)])
+    )
 
 
 def _attack_row(attack: Mapping[str, Any]) -> tuple[Cell, ...]:
@@ -193,12 +233,13 @@ def _attack_row(attack: Mapping[str, Any]) -> tuple[Cell, ...]:
     reached = "" if realistic is None else f"at {percent(attack['realistic_fpr'], 2)} FPR"
     return (
         words(attack["name"], "adaptive" if attack["adaptive"] else "not adaptive"),
-        words(attack["audience"], "worst case" if attack["audience"] == "canaries" else "average case"),
+        words(kind_title(attack["kind"])),
         estimate_cell(attack["auc"], fraction=False),
         estimate_cell(attack["tpr_at_1pct"]),
         estimate_cell(attack["tpr_at_0_1pct"]),
         Cell(percent(realistic), reached),
         Cell(percent(attack["balanced_accuracy"])),
+        Cell(percent(attack["realistic_balanced_accuracy"])),
         Cell(count(attack["positives"]), "trials"),
         Cell(count(attack["negatives"]), "trials"),
     )
@@ -206,12 +247,7 @@ def _attack_row(attack: Mapping[str, Any]) -> tuple[Cell, ...]:
 
 def accuracy_table(candidate: Mapping[str, Any]) -> Table:
     """Return the four accuracies of one candidate."""
-    strongest = candidate["strongest_attack"]
-    siblings = (
-        "trained with canaries"
-        if strongest and strongest["audience"] == "canaries"
-        else "trained on parts of the records"
-    )
+    siblings = siblings_trained(candidate["strongest_attack"])
     names = (
         ("holdout (test), shipped executable", candidate["test_accuracy_estimate"], "records"),
         ("validation (used to choose), shipped executable", candidate["validation_accuracy"], "records"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgeward.report.verdict import aside_attacks, audited_attacks, gap_attack, unclaimed_assets
+from edgeward.core.record_kind import KINDS
+from edgeward.report.verdict import audited_attacks, gap_attack, unclaimed_assets
 from edgeward.report.wording import clean, count, finite
 
 _RULE = 10
@@ -32,7 +33,7 @@ def _assets(candidate: Mapping[str, Any]) -> list[str]:
 
 
 def _attacks(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
-    attacks, strongest = candidate["attacks"], candidate["strongest_attack"]
+    strongest = candidate["strongest_attack"]
     if strongest is None:
         return ["Leakage of training records: no attack was run."]
     found = ["Attacks other than those listed; a stronger attack may exist."]
@@ -40,23 +41,17 @@ def _attacks(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[st
         found.append("The gap attack (a baseline that needs no shadow models) is missing.")
     if not all(attack["adaptive"] for attack in audited_attacks(candidate)):
         found.append("Adaptive attackers, for at least one attack: its shadow models did not go through the recipe.")
-    if not any(attack["audience"] == "canaries" for attack in attacks):
-        found.append("Worst-case records: only the population was audited, no canaries.")
-    if not any(attack["audience"] == "population" for attack in attacks):
-        found.append("Leakage of typical records: only mislabelled canaries were audited.")
-    elif any(not attack["adaptive"] for attack in aside_attacks(candidate)):
-        found.append("Typical records against shadow models: only attacks without shadow models were run on them.")
-    if strongest["audience"] == "canaries":
-        found.append(
-            "Records unlike the planted ones: a mislabelled canary shows what is kept of its label, less what is kept "
-            "of the input alone."
-        )
+    audited = {kind["kind"] for kind in candidate["kinds"]}
+    left_out = [kind.title for kind in KINDS.values() if kind.slug not in audited]
+    if left_out:
+        found.append(f"Kinds of records that were not audited: {', '.join(left_out)}.")
+    aimed = candidate["extra"].get("aimed_at")
+    if aimed in KINDS and aimed not in audited:
+        found.append(f"The kind of records aimed at this recipe's mechanism: {KINDS[aimed].title}.")
+    found.append("Records unlike the audited kinds; the most exposed ones were those of plain training.")
     if finite(strongest["realistic_tpr_at_1pct"]) is None:
         found.append("The realistic threshold, chosen without seeing the target: rates are read off the pooled ROC.")
     found += _access(report)
-    found.append(
-        "Dependence of trials: one record is tried on several models, the intervals take trials as independent."
-    )
     negatives = strongest["negatives"]
     found += [
         f"A false-positive rate of {name} with confidence: it needs about {count(_RULE / level)} non-member trials, "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, final
 
 from edgeward.core.budget import Budget, Limit
+from edgeward.core.record_kind import KINDS
 from edgeward.report.wording import (
     NOT_MEASURED,
     amount,
@@ -20,6 +21,7 @@ from edgeward.report.wording import (
 
 Tone = Literal["good", "bad", "warn", "plain"]
 LEAKAGE_LIMITS = ("tpr_at_1pct", "tpr_at_0_1pct", "auc")
+POPULATION = "population"
 ASSETS = ("training records", "model weights", "user input")
 
 TITLES: Mapping[str, str] = {
@@ -85,16 +87,22 @@ def limit_value(candidate: Mapping[str, Any], name: str) -> float | None:
     return finite(candidate["cost"].get(name))
 
 
+def kind_title(slug: str) -> str:
+    """Return how a kind of audited records is called; `population` are typical records of the shipped model alone."""
+    return KINDS[slug].title if slug in KINDS else "typical records of the shipped model"
+
+
 def audited_attacks(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the attacks of the audit that the strongest one belongs to; the others are looks at the shipped model."""
+    """Return the attacks on the kind of records that the strongest one belongs to, the worst that was audited."""
     strongest = candidate.get("strongest_attack")
-    return [a for a in candidate["attacks"] if not strongest or a["audience"] == strongest["audience"]]
+    return [a for a in candidate["attacks"] if not strongest or a["kind"] == strongest["kind"]]
 
 
 def aside_attacks(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the attacks on typical records that stand beside an audit by canaries."""
-    audited = audited_attacks(candidate)
-    return [attack for attack in candidate["attacks"] if attack not in audited]
+    """Return the attacks on the shipped model alone, without shadow models, that stand beside an audit."""
+    strongest = candidate.get("strongest_attack")
+    alone = strongest and strongest["kind"] == POPULATION
+    return [] if alone else [attack for attack in candidate["attacks"] if attack["kind"] == POPULATION]
 
 
 def gap_attack(candidate: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -233,7 +241,7 @@ def _baseline(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[s
 
 
 def _louder(candidate: Mapping[str, Any], strongest: Mapping[str, Any]) -> str:
-    """Say what beats the audit's strongest rate beyond its interval: typical records, or the gap attack's coin flips.
+    """Say what beats the strongest rate beyond its interval: the shipped model's records, or the gap's coin flips.
 
     Attacks with few distinct scores can have no threshold near 1 % FPR; their rate then hides what they know.
     """
@@ -242,7 +250,7 @@ def _louder(candidate: Mapping[str, Any], strongest: Mapping[str, Any]) -> str:
         return ""
     lows = [interval(attack["tpr_at_1pct"])[0] for attack in aside_attacks(candidate)]
     if any(low is not None and low > high for low in lows):
-        return "typical records leak more than canaries"
+        return "typical records of the shipped model leak more than the audited kinds"
     gap = gap_attack(candidate)
     rate = gap_rate(gap) if gap else None
     return "the gap baseline finds more" if rate is not None and rate > high else ""
@@ -253,19 +261,23 @@ def _leakage_lines(
 ) -> tuple[str, ...]:
     shadow = "adaptive (shadow models of the same recipe)" if strongest["adaptive"] else "not adaptive"
     return (
-        f"Strongest of {len(audited_attacks(candidate))} attacks, {strongest['name']}: finds "
+        f"Worst of {count(max(len(candidate['kinds']), 1))} kinds of records, {kind_title(strongest['kind'])}; "
+        f"strongest of {len(audited_attacks(candidate))} attacks on them, {strongest['name']}: finds "
         f"{with_bounds(strongest['tpr_at_1pct'])} of members at 1 % false positives (chance: 1 %); balanced accuracy "
-        f"{percent(strongest['balanced_accuracy'])} (chance: 50 %).",
+        f"{percent(strongest['balanced_accuracy'])} with the threshold in hindsight (chance: 50 %).",
+        *_kinds_line(candidate),
         *_gap_line(candidate),
         *_baseline(report, candidate),
         f"Resolution: {count(strongest['negatives'])} non-member trials, {count(strongest['positives'])} member "
-        f"trials; {_KINDS[strongest['audience']]}; {shadow}.",
+        f"trials; {shadow}.",
         *_aside_line(candidate),
         *_whose(candidate, strongest),
     )
 
 
-_KINDS = {"canaries": "canaries (worst case)", "population": "population (average case)"}
+def _kinds_line(candidate: Mapping[str, Any]) -> list[str]:
+    rates = [f"{kind_title(k['kind'])} {percent(k['corrected']['value'])}" for k in candidate["kinds"]]
+    return [f"By kind, at 1 % false positives, corrected for choosing the attack: {'; '.join(rates)}."] if rates else []
 
 
 def _gap_line(candidate: Mapping[str, Any]) -> list[str]:
@@ -286,7 +298,7 @@ def _aside_line(candidate: Mapping[str, Any]) -> list[str]:
         return []
     best = aside[0]
     return [
-        f"Apart from the audit, the best of {len(aside)} attacks on {_KINDS[best['audience']]}, {best['name']}: "
+        f"Apart from the audit, the best of {len(aside)} attacks on {kind_title(best['kind'])}, {best['name']}: "
         f"{with_bounds(best['tpr_at_1pct'])}, {count(best['negatives'])} non-members"
         f"{'' if best['adaptive'] else ', not adaptive'}."
     ]
@@ -297,12 +309,17 @@ def _whose(candidate: Mapping[str, Any], strongest: Mapping[str, Any]) -> list[s
     audited = candidate["audit_accuracy"]
     if not audited:
         return []
-    trained = "trained with canaries" if strongest["audience"] == "canaries" else "trained on parts of the records"
-    without = ", trained without canaries" if strongest["audience"] == "canaries" else ", trained on all of them"
+    trained, without = siblings_trained(strongest), ", trained on all records and on nothing planted"
     return [
         f"Leakage is of {count(audited['n'])} siblings {trained} (accuracy {percent(audited['value'])}); test accuracy "
         f"{percent(candidate['test_accuracy'])} and cost are of the shipped executable{without}."
     ]
+
+
+def siblings_trained(strongest: Mapping[str, Any] | None) -> str:
+    """Say what the audited siblings of the worst kind were trained on."""
+    kind = KINDS.get(strongest["kind"]) if strongest else None
+    return "trained with planted records" if kind and kind.planted else "trained on random halves of the records"
 
 
 def budget_verdict(report: Mapping[str, Any], candidate: Mapping[str, Any] | None) -> Verdict:

@@ -10,11 +10,11 @@ from typing import final
 from edgeward.core.budget import Budget
 from edgeward.core.candidate import Candidate
 from edgeward.core.cost import Cost
-from edgeward.core.errors import EdgewardError
 from edgeward.core.frontier import Frontier, Measured
 from edgeward.core.measurement import Measurement
 from edgeward.core.progress import Watcher
 from edgeward.search.estimate import Pace
+from edgeward.search.failure import Failure
 
 
 @final
@@ -30,19 +30,6 @@ class Proposal:
     measure: Callable[[], Measurement]
     recall: Callable[[], Measurement | None]
     passes: float = 1.0
-
-
-@final
-@dataclass(frozen=True)
-class Failure:
-    """A candidate that was not measured, and why."""
-
-    recipe: str
-    reason: str
-
-    def to_json(self) -> dict[str, str]:
-        """Return the plain form."""
-        return {"recipe": self.recipe, "reason": self.reason}
 
 
 def foreseen_violations(budget: Budget, cost: Cost) -> list[str]:
@@ -63,6 +50,7 @@ def explore(
 ) -> tuple[Frontier, tuple[Failure, ...]]:
     """Measure the proposals in order and return the frontier with the failures.
 
+    Whatever a proposal raises is recorded and the others go on, unless it ends the process (interrupt, `SystemExit`).
     A candidate whose declared cost breaks the budget is not trained, unless nothing else could be measured: then the
     nearest one is, so that the budget's answer rests on a measurement. `on_measured` is called after each candidate.
     The watcher is told about how long the rest takes, by `clock`, once one candidate has been measured in this run.
@@ -80,7 +68,6 @@ def explore(
         if not known:
             pace.finish(proposal.passes)
         watcher.event("measured", {"candidate": proposal.candidate.to_json(), "resumed": known})
-        on_measured(Frontier(tuple(measured), budget))
 
     def consider(proposal: Proposal) -> None:
         cost = proposal.foresee()
@@ -94,12 +81,14 @@ def explore(
         postponed.append((sum(misses), proposal, failures[-1]))
 
     def attempt(action: Callable[[Proposal], None], proposal: Proposal) -> None:
-        name = proposal.candidate.recipe
+        before = len(measured)
         try:
             action(proposal)
-        except EdgewardError as error:
-            failures.append(Failure(name, str(error)))
-            watcher.event("failed", {"recipe": name, "reason": error.what})
+        except Exception as error:  # a recipe may fail in any way, and ends itself alone
+            failures.append(Failure.of(proposal.candidate.recipe, error))
+            watcher.event("failed", {"recipe": failures[-1].recipe, "reason": failures[-1].short})
+        if len(measured) > before:
+            on_measured(Frontier(tuple(measured), budget))
 
     for position, proposal in enumerate(proposals):
         left = pace.left(later.passes for later in proposals[position:] if later.recall() is None)

@@ -23,7 +23,9 @@ def dense_layers(template: nn.Module, axes: int) -> Sequence[tuple[str, nn.Modul
     layers = [(name, layer) for name, layer in template._modules.items() if layer is not None]
     flat = axes == 3 or (bool(layers) and _flattens(layers[0][1]))
     linear = [layer for _, layer in layers if type(layer) is nn.Linear]
-    shared = len({id(layer) for layer in linear}) < len(linear)
+    # a layer in two places, or a tensor that two layers share
+    held = [id(tensor) for layer in linear for tensor in (layer.weight, layer.bias) if tensor is not None]
+    shared = len(set(held)) < len(held)
     plain = all((type(layer) in (nn.Linear, *_ELEMENTWISE) or _flattens(layer)) for _, layer in layers)
     return layers if flat and plain and not shared and not any(_observed(layer) for _, layer in layers) else None
 

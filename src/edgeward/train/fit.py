@@ -19,6 +19,7 @@ from edgeward.train import checkpoint as checkpoints
 from edgeward.train.compose import compose
 from edgeward.train.part import Batch, Context, CrossEntropy, Loss, Part, Schedule, weighted_mean
 from edgeward.train.population import Factory, Population
+from edgeward.train.rehearsal import rehearse
 
 
 @contextmanager
@@ -106,9 +107,27 @@ def _check(context: Context) -> None:
         raise DataError("training cannot start:\n  " + "\n  ".join(problems), fix="check the splits and the classes")
 
 
-def _check_weights(population: Population, context: Context) -> None:
+def _not_finite(population: Population) -> frozenset[str]:
+    """Return the names of tensors with NaN or infinity; raise `ModelError` where a parameter starts with one."""
+    bad = frozenset(n for n, t in {**population.params, **population.buffers}.items() if not _finite(t))
+    if broken := sorted(bad & population.params.keys()):
+        raise ModelError(
+            f"{len(broken)} parameters hold NaN or infinity before training",
+            expected="finite initial weights",
+            came=", ".join(broken[:8]),
+            fix="check how the factory initialises them",
+        )
+    return bad
+
+
+def _finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+
+
+def _check_weights(population: Population, context: Context, meant: frozenset[str]) -> None:
+    """Refuse what training broke; `meant` (a mask of minus infinities) was not finite before."""
     tensors = {**population.params, **population.buffers}
-    bad = [name for name, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    bad = [name for name, t in tensors.items() if name not in meant and not _finite(t)]
     if bad:
         raise ModelError(
             f"{len(bad)} tensors hold NaN or infinity after training",
@@ -116,6 +135,15 @@ def _check_weights(population: Population, context: Context) -> None:
             came=", ".join(bad[:8]),
             fix=f"lower the learning rate (now {context.schedule.rate}) or check the records for NaN",
         )
+
+
+def _first_records(context: Context) -> tuple[Float[Tensor, "s b ..."], int]:
+    """Return the first records of two models at most, and the class count that their answers must have."""
+    steps = math.ceil(int(context.members.sum(1).max()) / context.schedule.batch)
+    width = min(2, math.ceil(int(context.members.sum(1).max()) / steps))
+    own = [mask.nonzero().squeeze(1) for mask in context.members[:2]]
+    rows = [(rows if len(rows) >= width else rows[:1].repeat(width))[:width] for rows in own]
+    return context.x[torch.stack(rows)], context.classes
 
 
 @contextmanager
@@ -138,7 +166,7 @@ def _set_gradients(population: Population, opt: torch.optim.Optimizer, loss: Ten
 def _epoch(
     context: Context, population: Population, losses: Sequence[Loss], parts: Sequence[Part], opt: torch.optim.Optimizer
 ) -> float:
-    device = next(iter(population.params.values())).device
+    device = population.device
     total = 0.0
     for drawn in batches(context, device):
         batch = reduce(lambda b, part: part.augment(context, b), parts, drawn)
@@ -166,10 +194,14 @@ def fit(
     Arguments: `checkpoint` names a file written every `every` epochs, and before the first one when a part's
     preparation is worth keeping (teachers' labels), and resumed from when its `tag` fits.
     Cost: epochs x batches x one batched forward and backward of S models.
-    Errors: `CompositionError`, `DataError`, `ModelError` when the loss stops being finite.
+    Errors: `CompositionError`, `DataError`; `ModelError` before the first epoch for a network that a population cannot
+    carry, and when the loss stops being finite.
     """
     _check(context)
     losses = compose(parts, population.template)
+    meant = _not_finite(population)
+    if all(part.needs.feeds_records for part in parts):
+        rehearse(population, *_first_records(context))
     owner = next((part for part in parts if part.needs.owns_optimizer), None)
     optimizer = make_optimizer(population, context.schedule)
     if checkpoint is not None and owner is None:
@@ -185,7 +217,7 @@ def fit(
             _run(population, context, losses, parts, optimizer, save, every)
     for part in parts:
         part.finish(context, population)
-    _check_weights(population, context)
+    _check_weights(population, context, meant)
     for tensor in population.params.values():
         tensor.requires_grad_(False)
     return population

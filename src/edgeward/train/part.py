@@ -105,6 +105,8 @@ class Needs:
     forbids_batch_norm: bool = False
     differentially_private: bool = False
     touches_records_outside_loss: bool = False
+    feeds_records: bool = True
+    """Whether the network is given records of the context as they are shaped there, and answers [n, classes]."""
 
 
 class Part(ABC):

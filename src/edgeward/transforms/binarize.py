@@ -91,7 +91,9 @@ def project(population: Population) -> None:
     """
     for name, layer in population.template.named_modules():
         if isinstance(layer, (BinaryLinear, BinaryConv2d)):
-            weight = population.params[f"{name}.weight" if name else "weight"]
+            weight = population.params.get(f"{name}.weight" if name else "weight")
+            if weight is None:  # frozen, or tied to a layer that comes first
+                continue
             if isinstance(layer, BinaryConv2d) and weight.shape[2] > 1:
                 weight.sub_(weight.mean(dim=2, keepdim=True))
             weight.clamp_(-1.0, 1.0)

@@ -22,10 +22,10 @@ from edgeward.transforms.transform import depthwise, refresh
 def channel_norms(population: Population, plan: ChannelPlan, count: int) -> Float[Tensor, "S count"]:
     """Return each channel's L2 norm over the rows of every layer that makes it, per model."""
     size = len(population)
-    device = next(iter(population.params.values())).device
+    device = population.device
     squares = torch.zeros(size, count, device=device)
     for key in plan.producers:
-        rows = population.params[key].detach().flatten(2).square().sum(2)
+        rows = population.held(key).detach().flatten(2).square().sum(2)
         labels = torch.tensor(next(labels for axis, labels in plan.axes[key] if axis == 0), device=device)
         squares.index_add_(1, labels, rows)
     return squares.sqrt()
@@ -69,7 +69,7 @@ class Narrowed:
             layer = module.get_submodule(path)
             old = getattr(layer, name)
             cut = old.detach()[tuple(slice(extent) for extent in shape)].clone()
-            setattr(layer, name, nn.Parameter(cut) if isinstance(old, nn.Parameter) else cut)
+            setattr(layer, name, nn.Parameter(cut, old.requires_grad) if isinstance(old, nn.Parameter) else cut)
         for path in {key.rpartition(".")[0] for key in self.shapes}:
             _set_sizes(module.get_submodule(path))
         return module
@@ -146,7 +146,7 @@ def _assemble(population: Population, factory: Factory, changed: Mapping[str, Te
 def _verify(thinned: Population, narrow: Population, network: Network) -> None:
     """Compare the narrow networks with the given ones whose removed channels nobody reads."""
     generator = torch.Generator().manual_seed(0)
-    device = next(iter(narrow.params.values())).device
+    device = narrow.device
     x = torch.randn(3, *network.input_shape(), generator=generator).to(device)
     try:
         expected, came = thinned.logits(x), narrow.logits(x)

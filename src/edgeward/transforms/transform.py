@@ -90,7 +90,7 @@ def derived_buffers(population: Population) -> dict[str, Tensor]:
     for name, layer in population.template.named_modules():
         if isinstance(layer, Derived):
             prefix = f"{name}." if name else ""
-            derived = vmap(layer.derive)(population.params[f"{prefix}weight"].detach())
+            derived = vmap(layer.derive)(population.held(f"{prefix}weight").detach())
             found.update({prefix + key: value for key, value in derived.items()})
     return found
 
@@ -176,6 +176,6 @@ def transform_population(population: Population, factory: Factory, transform: Tr
     Returns: the transformed population and the factory of its modules.
     """
     models = [transform.apply(population.member(index, factory)) for index in range(len(population))]
-    changed = Population.stack(models, str(next(iter(population.params.values())).device))
+    changed = Population.stack(models, str(population.device))
     refresh(changed)
     return changed, transform.wrap(factory)

@@ -4,10 +4,10 @@ import socket
 
 import pytest
 
-from backends.mpc.channel_reasons import PATIENCE
 from edgeward.backends.mpc.transport.channel import Channel
 from edgeward.backends.mpc.transport.pair import local_pair
 from edgeward.backends.mpc.transport.stream import SocketStream
+from patience import PATIENCE
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
-"""Why a call on a channel failed, and how long the channels of the tests wait."""
+"""Why a call on a channel failed."""
 
 import pytest
 
 from edgeward.backends.mpc.transport.failures import ChannelError
-
-PATIENCE = 5.0
 
 
 def reason(call, *arguments):

@@ -4,6 +4,7 @@ import threading
 
 from edgeward.backends.mpc.transport.failures import ChannelError
 from edgeward.backends.mpc.transport.rendezvous import Listener, Meeting, connect
+from patience import PATIENCE
 
 SESSION = bytes(range(32))
 HOST = "127.0.0.1"
@@ -11,7 +12,7 @@ HOST = "127.0.0.1"
 
 def meeting(party, credentials=None, **more):
     names = ("server", "client")
-    given = {"session": SESSION, "timeout": 5.0, "greeting_timeout": 5.0, **more}
+    given = {"session": SESSION, "timeout": PATIENCE, "greeting_timeout": PATIENCE, **more}
     return Meeting(party, 1 - party, given.pop("peer_name", names[1 - party]), credentials=credentials, **given)
 
 
@@ -31,9 +32,9 @@ def meet(server, client, run=lambda channel: None, through=lambda port: port):
 
     with Listener(HOST, 0, server) as listener:
         port = through(listener.port)
-        other = threading.Thread(target=party, args=(1, lambda: connect(HOST, port, client, patience=5)))
+        other = threading.Thread(target=party, args=(1, lambda: connect(HOST, port, client, patience=PATIENCE)))
         other.start()
-        party(0, lambda: listener.accept(patience=5))
+        party(0, lambda: listener.accept(patience=PATIENCE))
         other.join()
     return outcome
 

@@ -16,6 +16,7 @@ from edgeward import mpc
 from edgeward.backends.mpc.deployment.store import TupleStore
 from edgeward.backends.mpc.transport import rendezvous
 from edgeward.backends.mpc.transport.stream import SocketStream
+from patience import PATIENCE
 
 ROLES = ("dealer", "server", "client")
 
@@ -78,7 +79,7 @@ def play(case: Case, pipe: Any) -> None:
     pipe.close()
 
 
-def run_all(cases, limit=60.0):
+def run_all(cases, limit=2 * PATIENCE):
     """Run the cases at once; return how each ended. A process that hangs is killed after `limit` seconds: code None."""
     context = _context()
     started, pipes = [], []

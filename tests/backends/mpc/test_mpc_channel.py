@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.mpc.channel_reasons import PATIENCE, reason
+from backends.mpc.channel_reasons import reason
 from edgeward.backends.mpc.transport.failures import Failure
 from edgeward.backends.mpc.transport.frames import CHUNK_BYTES, wire_bytes
 from edgeward.backends.mpc.transport.meter import Traffic
 from edgeward.backends.mpc.transport.pair import run_parties
 from edgeward.core.errors import ConfigError
+from patience import PATIENCE
 
 pytest_plugins = ["backends.mpc.channel_fixtures"]
 

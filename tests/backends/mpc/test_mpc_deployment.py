@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from backends.mpc.three_roles import ROLES, SHAPE, Between, deployed, drawn, free_ports, right
+from backends.mpc.three_roles import ROLES, SHAPE, Between, deployed, drawn, right
 from edgeward import mpc
 from edgeward.backends.mpc.deployment import agreement
 from edgeward.backends.mpc.deployment.lifeline import Lifeline
@@ -20,6 +20,8 @@ from edgeward.backends.mpc.transport.failures import ChannelError, Failure
 from edgeward.backends.mpc.transport.keys import write_keys
 from edgeward.backends.mpc.transport.pair import local_pair
 from edgeward.core.errors import ConfigError, DataError, EdgewardError
+from patience import PATIENCE
+from ports import free_ports
 
 pytest_plugins = ["backends.mpc.deployment_fixtures"]
 
@@ -186,7 +188,10 @@ def test_a_stranger_does_not_end_the_wait(keys, plans, net):
 
     def knock():
         while not stop.is_set():
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server), timeout=1) as stranger:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", server), timeout=PATIENCE) as stranger,
+            ):
                 stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
                 stop.set()
             time.sleep(0.02)

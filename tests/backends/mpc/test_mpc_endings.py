@@ -11,12 +11,13 @@ import time
 import numpy as np
 import pytest
 
-from backends.mpc.channel_reasons import PATIENCE, reason
+from backends.mpc.channel_reasons import reason
 from edgeward.backends.mpc.transport.channel import Channel
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
 from edgeward.backends.mpc.transport.frames import CHUNK_BYTES, Header, Kind, tag
 from edgeward.backends.mpc.transport.pair import local_pair, run_parties
 from edgeward.backends.mpc.transport.stream import SocketStream
+from patience import PATIENCE, SOON
 
 pytest_plugins = ["backends.mpc.channel_fixtures"]
 
@@ -188,7 +189,7 @@ CHILD = """
 import socket, sys
 import numpy as np
 from edgeward.backends.mpc.transport.rendezvous import Meeting, connect
-channel = connect("127.0.0.1", int(sys.argv[1]), Meeting(1, 0, "first", bytes(32)))
+channel = connect("127.0.0.1", int(sys.argv[1]), Meeting(1, 0, "first", bytes(32), timeout=300.0))
 while True:
     channel.exchange(np.zeros(300_000, np.int64), "step")
 """
@@ -198,9 +199,9 @@ def test_a_killed_process_is_noticed_at_once():
     """SIGKILL at arbitrary points of a stream of exchanges."""
     from edgeward.backends.mpc.transport.rendezvous import Listener, Meeting
 
-    with Listener("127.0.0.1", 0, Meeting(0, 1, "second", bytes(32))) as listener:
+    with Listener("127.0.0.1", 0, Meeting(0, 1, "second", bytes(32), timeout=PATIENCE)) as listener:
         child = subprocess.Popen([sys.executable, "-c", CHILD, str(listener.port)], stderr=subprocess.DEVNULL)
-        channel = listener.accept(patience=60)
+        channel = listener.accept(patience=PATIENCE)
         for _ in range(3):
             channel.exchange(np.zeros(300_000, np.int64), "step")
         child.send_signal(signal.SIGKILL)
@@ -212,4 +213,4 @@ def test_a_killed_process_is_noticed_at_once():
                 channel.exchange(np.zeros(300_000, np.int64), "step")
 
         assert reason(go_on) is Failure.GONE
-    assert time.monotonic() - began < 5, "the issue's limit, far above what it takes"
+    assert time.monotonic() - began < SOON

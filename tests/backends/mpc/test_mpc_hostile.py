@@ -14,13 +14,14 @@ from edgeward.backends.mpc.offline.tuples import SupplyError
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
 from edgeward.backends.mpc.transport.pair import local_pair
 from edgeward.core.errors import DataError
+from patience import PATIENCE
 
 PLAN = mpc.lowered(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (4,)).plan
 
 
 @pytest.fixture
 def pair():
-    ours, theirs = local_pair(timeout=5.0)
+    ours, theirs = local_pair(timeout=PATIENCE)
     yield ours, theirs
     for channel in (ours, theirs):
         channel.abort()
@@ -58,10 +59,10 @@ def test_a_dealer_that_deals_an_index_again_or_beyond_all(pair, indices):
     for index in indices:
         theirs.send(np.array([index], np.uint64), BATCH)
         theirs.send(np.zeros(32, np.uint8), "seed")
-    assert told.wait(5)
+    assert told.wait(PATIENCE)
     assert [type(error) for error in failed] == [SupplyError]
     with pytest.raises(SupplyError, match="second time"):
-        source.wait_for(5, 5.0)
+        source.wait_for(5, PATIENCE)
     source.close()
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from backends.mpc.party_process import ROLES, Case, run_all
-from backends.mpc.three_roles import drawn, free_ports, right
+from backends.mpc.three_roles import drawn, right
+from patience import PATIENCE, SOON
+from ports import free_ports
 
 pytest_plugins = ["backends.mpc.deployment_fixtures"]
-SECONDS = 5.0
+SECONDS = SOON
 """What the others may take to stop."""
 BATCHES = 3
 
@@ -26,7 +28,7 @@ def world(net, plan, keys):
 def cases(world, stores, dying=None, dies_at=None):
     """Return the three roles' cases; the role `dying` is killed at its socket or disk call `dies_at`."""
     at, server = (f"127.0.0.1:{port}" for port in free_ports(2))
-    keys, terms = world["keys"], {"patience": 4.0, "timeout": 20.0}
+    keys, terms = world["keys"], {"patience": 4.0, "timeout": PATIENCE}
     kept = {"store": stores / "client"}, {"store": stores / "server"}
     given = {
         "dealer": {"listen": at, "folder": stores / "dealer", **terms},

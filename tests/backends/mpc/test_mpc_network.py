@@ -9,6 +9,7 @@ from edgeward.backends.mpc.transport.frames import CHUNK_BYTES, HEADER_BYTES, wi
 from edgeward.backends.mpc.transport.network import LAN, WAN, Clock, Network, Shaper
 from edgeward.backends.mpc.transport.pair import local_pair, run_parties
 from edgeward.core.errors import ConfigError
+from patience import PATIENCE
 
 
 class Frozen(Clock):
@@ -45,7 +46,7 @@ def test_what_is_sent_at_once_takes_its_bytes_over_the_bandwidth_plus_half_a_rou
     counts = [0, 100, CHUNK_BYTES, 3 * CHUNK_BYTES + 5]
     clocks = Frozen(), Frozen()
     network = Network("slow", 8e3, 3.0)
-    first, second = local_pair(network, timeout=5.0, clocks=clocks)
+    first, second = local_pair(network, timeout=PATIENCE, clocks=clocks)
     for count in counts:
         first.send(np.zeros(count, np.uint8), "step")
     for count in counts:
@@ -65,8 +66,8 @@ def test_a_throttle_changes_no_byte_and_no_round():
             channel.exchange(np.arange(count), "step")
         return channel.meter.reading(), channel.shaped_bytes
 
-    plain = run_parties(party, party, timeout=5.0)
-    throttled = run_parties(party, party, timeout=5.0, network=Network("fast", 1e9, 0.002))
+    plain = run_parties(party, party, timeout=PATIENCE)
+    throttled = run_parties(party, party, timeout=PATIENCE, network=Network("fast", 1e9, 0.002))
     for number in (0, 1):
         assert throttled[number][0] == plain[number][0]
         assert throttled[number][1] == plain[number][0].total.wire_sent

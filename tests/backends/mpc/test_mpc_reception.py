@@ -5,16 +5,20 @@ import socket
 import ssl
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from backends.mpc.three_roles import deployed, drawn, free_ports, right
+from backends.mpc.three_roles import deployed, drawn, right
 from edgeward import mpc
+from edgeward.backends.mpc.deployment import reception as reception_module
 from edgeward.backends.mpc.deployment.agreement import Terms
 from edgeward.backends.mpc.deployment.reception import Reception
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
 from edgeward.backends.mpc.transport.rendezvous import Listener, connect
+from patience import PATIENCE, SOON
+from ports import free_ports
 
 pytest_plugins = ["backends.mpc.deployment_fixtures"]
 HOST = "127.0.0.1"
@@ -25,8 +29,9 @@ CLIENT, SERVER = 0, 1
 def waiting(keys):
     """Return a server's reception, its port, and what it noted."""
     notes = []
-    terms = Terms(keys / "server", patience=8.0, note=notes.append)
-    with Listener(HOST, 0, terms.meeting(SERVER, CLIENT)) as listener, Reception(listener, terms) as reception:
+    terms = Terms(keys / "server", patience=PATIENCE, note=notes.append)
+    meeting = replace(terms.meeting(SERVER, CLIENT), greeting_timeout=PATIENCE)
+    with Listener(HOST, 0, meeting) as listener, Reception(listener, terms) as reception:
         yield reception, listener.port, notes
 
 
@@ -35,7 +40,7 @@ def arriving(keys, port, found):
 
     def come():
         try:
-            found.append(connect(HOST, port, Terms(keys / "client").meeting(CLIENT, SERVER), patience=5))
+            found.append(connect(HOST, port, Terms(keys / "client").meeting(CLIENT, SERVER), patience=PATIENCE))
         except ChannelError as error:
             found.append(error)
 
@@ -54,7 +59,7 @@ def test_strangers_who_say_nothing_keep_nobody_waiting(keys, waiting, count):
         come = arriving(keys, port, found)
         channel = reception.next(lambda: None)
         come.join()
-    assert time.monotonic() - start < 5.0
+    assert time.monotonic() - start < SOON
     assert channel.peer == CLIENT
     for one in (channel, *found):
         one.abort()
@@ -71,7 +76,7 @@ def test_the_check_is_made_while_a_stranger_says_nothing(waiting):
     with socket.create_connection((HOST, port)), pytest.raises(ChannelError) as caught:
         reception.next(check)
     assert caught.value.reason is Failure.GONE
-    assert time.monotonic() - start < 2.0
+    assert time.monotonic() - start < SOON
 
 
 def scan(port, keys):
@@ -98,18 +103,20 @@ def test_a_scanner_without_a_certificate_is_a_stranger(keys, waiting):
         one.abort()
 
 
-def test_nobody_comes(keys):
+def test_nobody_comes(keys, monkeypatch):
+    monkeypatch.setattr(reception_module, "_SLICE_SECONDS", PATIENCE)
     terms = Terms(keys / "server", patience=0.3)
     with Listener(HOST, 0, terms.meeting(SERVER, CLIENT)) as listener, Reception(listener, terms) as reception:
         with pytest.raises(ChannelError, match="nobody"):
             reception.next(lambda: None)
         start = time.monotonic()
-    assert time.monotonic() - start < 0.2
+    # Nobody waits for the end of a slice.
+    assert time.monotonic() - start < SOON
 
 
 def test_a_second_client_hears_that_the_server_is_busy_and_stops_nobody(keys, plan, net):
     dealer, server = free_ports(2)
-    given = {"keys": keys / "client", "server": f"{HOST}:{server}", "dealer": f"{HOST}:{dealer}", "patience": 5.0}
+    given = {"keys": keys / "client", "server": f"{HOST}:{server}", "dealer": f"{HOST}:{dealer}", "patience": PATIENCE}
 
     def ask(client):
         one = client.run(drawn(1))
@@ -168,9 +175,9 @@ def test_a_second_server_at_the_dealer_is_turned_away(keys, plan, net):
             here.set()
 
     def second():
-        assert here.wait(8)
+        assert here.wait(PATIENCE)
         meeting = Terms(keys / "server").meeting(1, 2)
-        channel = connect(HOST, dealer, meeting, patience=5)
+        channel = connect(HOST, dealer, meeting, patience=PATIENCE)
         with pytest.raises(ChannelError) as caught:
             channel.receive((1,), np.uint8, "deal")
         reasons.append(caught.value.reason)

@@ -16,6 +16,8 @@ from edgeward.backends.mpc.transport.network import Network
 from edgeward.backends.mpc.transport.rendezvous import Listener, Meeting, connect
 from edgeward.backends.mpc.transport.tls import Credentials
 from edgeward.core.errors import ConfigError
+from patience import PATIENCE
+from ports import free_ports
 
 pytest_plugins = ["backends.mpc.deployment_fixtures"]
 
@@ -99,13 +101,12 @@ def test_a_plain_party_and_a_tls_party_do_not_meet(credentials):
 def test_parties_that_run_something_else_both_stop():
     other = meeting(1, session=bytes(32))
     assert reasons(meet(meeting(0), other)) == [Failure.DISAGREEMENT] * 2
-    same = Meeting(0, 1, "server", SESSION, timeout=5.0)
+    same = Meeting(0, 1, "server", SESSION, timeout=PATIENCE)
     assert reasons(meet(meeting(0), same)) == [Failure.DISAGREEMENT] * 2
 
 
 def test_nobody_there():
-    with socket.create_server((HOST, 0)) as taken:
-        free = taken.getsockname()[1]
+    (free,) = free_ports(1)
     for call in (
         lambda: connect(HOST, free, meeting(1), patience=0.2),
         lambda: connect("no-such-host.invalid", free, meeting(1), patience=0.2),
@@ -121,14 +122,12 @@ def test_nobody_there():
 
 
 def test_the_other_party_may_start_later():
-    with socket.create_server((HOST, 0)) as taken:
-        free = taken.getsockname()[1]
-    channels = []
-    early = threading.Thread(target=lambda: channels.append(connect(HOST, free, meeting(1), patience=5)))
+    (free,), channels = free_ports(1), []
+    early = threading.Thread(target=lambda: channels.append(connect(HOST, free, meeting(1), patience=PATIENCE)))
     early.start()
     time.sleep(0.15)
     with Listener(HOST, free, meeting(0)) as listener:
-        channels.append(listener.accept(patience=5))
+        channels.append(listener.accept(patience=PATIENCE))
     early.join()
     assert sorted(channel.party for channel in channels) == [0, 1]
     for channel in channels:
@@ -184,4 +183,4 @@ def test_a_party_may_compute_for_long_while_the_other_sends_to_it():
             time.sleep(8)
         return int(channel.exchange(np.ones(count, np.int64), "step").sum())
 
-    assert meet(meeting(0, timeout=20.0), meeting(1, timeout=20.0), run) == [count, count]
+    assert meet(meeting(0, timeout=PATIENCE), meeting(1, timeout=PATIENCE), run) == [count, count]

@@ -27,6 +27,7 @@ from edgeward.backends.mpc.transport.rendezvous import Listener, Meeting, connec
 from edgeward.core.errors import DataError, UnsupportedOperators
 from edgeward.graph import capture
 from edgeward.nets import lenet, pretrained, vit
+from patience import PATIENCE
 
 DATA = Path(os.environ.get("EDGEWARD_DATA") or Path(__file__).parents[3] / ".." / "shared" / "data")
 
@@ -202,7 +203,7 @@ def test_three_parties_over_tls_each_with_a_certificate(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE)
     for listener in listeners:
         listener.close()
     np.testing.assert_allclose(answers[0], compute(lowered.plan, lowered.model, x), atol=1e-3)
@@ -212,4 +213,4 @@ def test_three_parties_over_tls_each_with_a_certificate(tmp_path):
 
 
 def meeting(folders, names, party, peer, session):
-    return Meeting(party, peer, names[peer], session, folders[names[party]], timeout=20.0)
+    return Meeting(party, peer, names[peer], session, folders[names[party]], timeout=PATIENCE)

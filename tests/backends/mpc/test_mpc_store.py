@@ -29,6 +29,7 @@ from edgeward.backends.mpc.offline.source import supply_of
 from edgeward.backends.mpc.offline.tuples import TupleReusedError
 from edgeward.backends.mpc.protocols.linear import MaskedWeights
 from edgeward.core.randomness import SecretBytes
+from patience import PATIENCE
 
 DEAL = bytes(range(16))
 LOWERED = mpc.lowered(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (4,))
@@ -261,7 +262,7 @@ except StoreError as error:
 
 
 def test_a_full_disk_is_a_clear_error_and_leaves_no_part(tmp_path):
-    run = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, timeout=PATIENCE)
     said = json.loads(run.stdout)
     assert said["done"] == 2
     assert "cannot be written" in said["error"]

@@ -11,6 +11,7 @@ import pytest
 from backends.mpc.meetings import HOST, SESSION, meeting
 from edgeward.backends.mpc.transport.failures import ChannelError, Failure
 from edgeward.backends.mpc.transport.rendezvous import GREETING_BYTES, MAGIC, VERSION, Listener, connect
+from patience import PATIENCE
 
 pytest_plugins = ["backends.mpc.deployment_fixtures"]
 
@@ -25,7 +26,7 @@ def stranger(credentials, content, *, close=True, **more):
         if close:
             bare.shutdown(socket.SHUT_WR)
         with pytest.raises(ChannelError) as caught:
-            listener.accept(patience=5)
+            listener.accept(patience=PATIENCE)
         answer = b""
         with contextlib.suppress(OSError):
             while came := bare.recv(1000):
@@ -79,7 +80,7 @@ def test_a_stranger_who_drips_bytes_is_given_up():
         dripping = threading.Thread(target=drip)
         dripping.start()
         with pytest.raises(ChannelError) as caught:
-            listener.accept(patience=5)
+            listener.accept(patience=PATIENCE)
         dripping.join()
     assert caught.value.reason is Failure.TIMED_OUT
 
@@ -89,13 +90,15 @@ def test_a_stranger_leaves_the_listener_open(credentials):
         with socket.create_connection((HOST, listener.port)) as bare:
             bare.sendall(b"nonsense")
         with pytest.raises(ChannelError):
-            listener.accept(patience=5)
+            listener.accept(patience=PATIENCE)
         channels = []
         other = threading.Thread(
-            target=lambda: channels.append(connect(HOST, listener.port, meeting(1, credentials["client"]), patience=5))
+            target=lambda: channels.append(
+                connect(HOST, listener.port, meeting(1, credentials["client"]), patience=PATIENCE)
+            )
         )
         other.start()
-        channels.append(listener.accept(patience=5))
+        channels.append(listener.accept(patience=PATIENCE))
         other.join()
     assert len(channels) == 2
     for channel in channels:

@@ -16,6 +16,7 @@ from edgeward.backends.mpc.transport.failures import ChannelError, Failure
 from edgeward.backends.mpc.transport.meter import Meter
 from edgeward.backends.mpc.transport.pair import local_pair
 from edgeward.core.errors import EdgewardError
+from patience import PATIENCE, SOON
 
 pytest_plugins = ["backends.mpc.deployment_fixtures"]
 STOP, GO = 0, 1
@@ -24,7 +25,7 @@ FUZZ = settings(max_examples=20, deadline=None, suppress_health_check=[HealthChe
 
 
 def pair():
-    return local_pair(timeout=3.0, meters=(Meter(), Meter()))
+    return local_pair(timeout=PATIENCE, meters=(Meter(), Meter()))
 
 
 def end(*channels):
@@ -56,11 +57,11 @@ def test_only_one_word_said_to_both_at_the_right_place_is_heard(client_word, oth
     said(far_other, "heard", *other_word)
     good = client_word == other_word and client_word in ((STOP, count), (GO, count))
     if good:
-        assert hear_command(client, other, count, 3.0) == client_word[0]
+        assert hear_command(client, other, count, PATIENCE) == client_word[0]
         assert far_other.receive((2,), np.uint64, "heard").tolist() == list(client_word)
     else:
         with pytest.raises(ChannelError) as caught:
-            hear_command(client, other, count, 3.0)
+            hear_command(client, other, count, PATIENCE)
         assert caught.value.reason is Failure.DISAGREEMENT
     end(client, other, far_client, far_other)
 
@@ -78,7 +79,7 @@ def test_messages_of_another_kind_end_the_wait(content, label, late):
     fits = label == fitting and np.frombuffer(content, np.uint64).tolist() == [GO, 0] if len(content) == 16 else False
     if not fits:
         with pytest.raises(ChannelError) as caught:
-            hear_command(client, other, 0, 3.0)
+            hear_command(client, other, 0, PATIENCE)
         assert caught.value.reason in (Failure.OUT_OF_STEP, Failure.DISAGREEMENT)
     end(client, other, far_client, far_other)
 
@@ -111,8 +112,8 @@ def test_who_waits_for_the_client_notices_at_once_that_the_third_party_is_gone(t
     threading.Timer(0.3, getattr(far_other, way)).start()
     start = time.monotonic()
     with pytest.raises(ChannelError) as caught:
-        hear_command(client, other, 0, 30.0)
-    assert time.monotonic() - start < 2.0
+        hear_command(client, other, 0, PATIENCE)
+    assert time.monotonic() - start < SOON
     assert caught.value.reason in (Failure.FINISHED, Failure.ABORTED)
 
 
@@ -128,7 +129,7 @@ def test_the_third_party_may_have_heard_first(trio):
     client, other, far_client, far_other = trio
     said(far_other, "heard", GO, 2)
     threading.Timer(0.6, lambda: said(far_client, "next", GO, 2)).start()
-    assert hear_command(client, other, 2, 10.0) == GO
+    assert hear_command(client, other, 2, PATIENCE) == GO
 
 
 def test_a_client_that_waits_for_the_assistant_notices_that_the_server_is_gone(trio):
@@ -136,15 +137,15 @@ def test_a_client_that_waits_for_the_assistant_notices_that_the_server_is_gone(t
     threading.Timer(0.3, far_server.abort).start()
     start = time.monotonic()
     with pytest.raises(ChannelError) as caught:
-        arrive(server, assistant, 30.0)
-    assert time.monotonic() - start < 2.0
+        arrive(server, assistant, PATIENCE)
+    assert time.monotonic() - start < SOON
     assert caught.value.reason is Failure.ABORTED
 
 
 def test_a_server_waits_for_the_client_to_have_met_the_assistant(trio):
     server, assistant, far_server, far_assistant = trio
     far_assistant.send(np.ones(1, np.uint8), "welcome")
-    arrive(server, assistant, 5.0)
+    arrive(server, assistant, PATIENCE)
     await_client(far_server)
 
 

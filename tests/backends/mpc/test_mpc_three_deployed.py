@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 import pytest
 
-from backends.mpc.three_roles import Between, drawn, free_ports, right
+from backends.mpc.three_roles import Between, drawn, right
 from backends.mpc.trio_roles import TRIO, assisted
 from backends.mpc.whole_runs import seeded
 from edgeward import mpc
@@ -19,6 +19,7 @@ from edgeward.backends.mpc.transport.failures import ChannelError, Failure
 from edgeward.backends.mpc.transport.keys import write_keys
 from edgeward.core.errors import ConfigError, DataError, UnsupportedOperators
 from edgeward.nets import lenet, vit
+from ports import free_ports
 
 pytest_plugins = ["backends.mpc.deployment_fixtures"]
 

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from backends.mpc.party_process import Case, run_all
-from backends.mpc.three_roles import drawn, free_ports, right
+from backends.mpc.three_roles import drawn, right
 from backends.mpc.trio_roles import TRIO
 from edgeward import mpc
+from patience import PATIENCE, SOON
+from ports import free_ports
 
 pytest_plugins = ["backends.mpc.deployment_fixtures"]
-SECONDS = 5.0
+SECONDS = SOON
 """What the others may take to stop."""
 BATCHES = 3
 
@@ -34,7 +36,7 @@ def cases(world, dying=None, dies_at=None):
         "server": {"listen": server, "assistant": at, "model": world["plan"]},
         "client": {"server": server, "assistant": at},
     }
-    terms = {"parties": 3, "patience": 4.0, "timeout": 20.0}
+    terms = {"parties": 3, "patience": 4.0, "timeout": PATIENCE}
     return [
         Case(
             role,

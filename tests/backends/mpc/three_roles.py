@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from edgeward import mpc
+from patience import PATIENCE, SOON
+from ports import free_ports
 
 SHAPE = (1, 6, 6)
 ROLES = ("dealer", "server", "client")
@@ -30,19 +32,13 @@ def right(net, x):
         return net(torch.from_numpy(np.asarray(x, np.float32))).numpy()
 
 
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]
-
-
 def deployed(keys, model, x, through=None, batches=None, ask=None, after=None, **changes):
     """Run the three roles as threads; return what each gave: a result or its error, and how long it took.
 
     `changes` are arguments by role; `through` maps (from, to) to a port that stands between; the client comes `after`.
     """
     dealer, server = free_ports(2)
-    terms = {"patience": 10.0, "timeout": 20.0}
+    terms = {"patience": PATIENCE, "timeout": PATIENCE}
     reach = {"server": server, "dealer": dealer}
 
     def to(role, peer):
@@ -58,7 +54,7 @@ def deployed(keys, model, x, through=None, batches=None, ask=None, after=None, *
     def run(role):
         try:
             if role == "client" and after is not None:
-                assert after.wait(8)
+                assert after.wait(PATIENCE)
             one = mpc.deploy(role, **{"keys": keys / role, **terms, **given[role], **changes.get(role, {})})
             if role == "client":
                 with one:
@@ -77,9 +73,9 @@ def deployed(keys, model, x, through=None, batches=None, ask=None, after=None, *
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(2 * PATIENCE)
     assert not any(thread.is_alive() for thread in threads)
-    assert max(ended.values()) - min(ended.values()) < 5.0
+    assert max(ended.values()) - min(ended.values()) < SOON
     return results
 
 
@@ -94,13 +90,13 @@ class Between:
         self._thread.start()
 
     def join(self):
-        self._thread.join(30)
+        self._thread.join(PATIENCE)
 
     def _accept(self):
         with self._listening:
             here, _ = self._listening.accept()
         with here, self._reach() as there:
-            here.settimeout(20)
+            here.settimeout(PATIENCE)
             # What the party that was called says suffers, or what the caller says.
             passing = [
                 threading.Thread(target=self._pass, args=(source, sink, harmed), daemon=True)
@@ -113,9 +109,9 @@ class Between:
 
     def _reach(self):
         """Wait as long as a party would for one that is not listening yet."""
-        for _ in range(200):
+        for _ in range(round(PATIENCE / 0.05)):
             with contextlib.suppress(ConnectionRefusedError):
-                return socket.create_connection(("127.0.0.1", self._target), timeout=20)
+                return socket.create_connection(("127.0.0.1", self._target), timeout=PATIENCE)
             time.sleep(0.05)
         raise AssertionError("nobody listens")
 

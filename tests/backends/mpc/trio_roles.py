@@ -3,9 +3,10 @@
 import threading
 import time
 
-from backends.mpc.three_roles import free_ports
 from edgeward import mpc
 from edgeward.backends.mpc.deployment import asking, assisting, serving
+from patience import PATIENCE, SOON
+from ports import free_ports
 
 # Imported before there are threads, which would import them at once.
 ROOMS = (asking, assisting, serving)
@@ -18,7 +19,7 @@ def assisted(keys, model, x, through=None, ask=None, **changes):
     `keys` None: without TLS; `through` maps (from, to) to a port that stands between; `changes`: arguments by role.
     """
     reach = dict(zip(("assistant", "server"), free_ports(2), strict=True))
-    terms = {"patience": 10.0, "timeout": 20.0, "parties": 3}
+    terms = {"patience": PATIENCE, "timeout": PATIENCE, "parties": 3}
 
     def to(role, peer):
         return f"127.0.0.1:{through(role, peer, reach[peer]) if through else reach[peer]}"
@@ -52,7 +53,7 @@ def assisted(keys, model, x, through=None, ask=None, **changes):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(2 * PATIENCE)
     assert not any(thread.is_alive() for thread in threads), results
-    assert max(ended.values()) - min(ended.values()) < 5.0, results
+    assert max(ended.values()) - min(ended.values()) < SOON, results
     return results

@@ -9,6 +9,7 @@ import pytest
 from edgeward.backends.tee.build import sources
 from edgeward.codegen.toolchain import SANITIZERS
 from edgeward.native.build import find_compiler
+from patience import PATIENCE
 
 HARNESS = Path(__file__).with_name("fuzz_ta.c")
 
@@ -39,6 +40,6 @@ def sanitized(application, folder, *flags):
 
 def survives(program, rounds):
     environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
-    run = subprocess.run([program, str(rounds)], capture_output=True, text=True, env=environment, timeout=120)
+    run = subprocess.run([program, str(rounds)], capture_output=True, text=True, env=environment, timeout=PATIENCE)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout == "survived\n"

@@ -17,6 +17,7 @@ from edgeward.backends.tee.world import (
     SecureWorldDead,
     SecureWorldUnavailable,
 )
+from patience import PATIENCE
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ def test_process_where_the_machine_has_less_than_the_budget(process_world):
     process_world.build(application())
     tests = Path(__file__).parents[2]
     command = [sys.executable, "-c", SCARCE]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=tests, timeout=60)
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tests, timeout=PATIENCE)
     assert "does not give the secure world its budget" in run.stdout, run.stderr
 
 

@@ -7,6 +7,7 @@ import pytest
 from backends.tee.sanitized_ta import sanitized, survives
 from backends.tee.tee_stub import stub_program
 from edgeward.backends.tee.world import Application
+from patience import PATIENCE
 
 
 @pytest.mark.parametrize("argmax", [True, False])
@@ -22,6 +23,6 @@ def test_the_harness_finds_an_overrun(tmp_path):
     assert wrong != program.files["net.c"]
     object.__setattr__(program, "files", {**program.files, "net.c": wrong})
     made = sanitized(Application(program, bytes(32), 1 << 16), tmp_path)
-    run = subprocess.run([made, "10"], capture_output=True, text=True, timeout=60)
+    run = subprocess.run([made, "10"], capture_output=True, text=True, timeout=PATIENCE)
     assert run.returncode != 0
     assert "heap-buffer-overflow" in run.stderr

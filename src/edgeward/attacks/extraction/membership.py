@@ -42,7 +42,7 @@ def visible_membership(run: Callable[[np.ndarray], np.ndarray], members: Records
     for name in STATISTICS:
         scores = torch.cat([evaluate(name, inside, members.y), evaluate(name, outside, outsiders.y)])
         label = "gap" if name == "correctness" else name
-        found.append(judged(label, scores, truth, audience="population", adaptive=False))
+        found.append(judged(label, scores, truth, kind="population", adaptive=False))
     return max(found, key=lambda result: (result.auc.value, result.name))
 
 

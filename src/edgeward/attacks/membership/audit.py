@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from edgeward.attacks.attack import ATTACKS, Attack, Points
+from edgeward.attacks.clustered import clustered_auc, clustered_tpr
 from edgeward.attacks.membership.gap import Gap
-from edgeward.attacks.metrics import judged, transferred
+from edgeward.attacks.metrics import judged, transferred, transferred_accuracy
 from edgeward.attacks.oracle import Oracle, offers
+from edgeward.attacks.scored import Scored
 from edgeward.attacks.signals import Signals
 from edgeward.core.errors import ConfigError, DataError
 from edgeward.core.measurement import AttackResult
@@ -48,16 +49,32 @@ def judge(
     scores: Float64[Tensor, "S n"],
     truth: Bool[Tensor, "S n"],
     *,
-    audience: Literal["canaries", "population"] = "canaries",
+    kind: str = "mislabelled",
     adaptive: bool = True,
+    groups: Int[Tensor, " n"] | None = None,
 ) -> AttackResult:
     """Turn leave-one-out scores into rates with intervals, pooled over models and points.
 
-    Assumed by the intervals: independent trials. Trials of one point under several models are dependent.
+    Records with equal `groups` are in or out together and count as one. The intervals hold for other records and other
+    models of the same recipe (coverage measured: `docs/decisions/0019-intervals-over-records-and-models.md`).
     """
+    return _judged(name, Scored({name: scores}, truth, groups), kind, adaptive)
+
+
+def _judged(name: str, scored: Scored, kind: str, adaptive: bool) -> AttackResult:
+    scores, truth, clusters = scored.scores[name], scored.truth, scored.clusters
     tpr, fpr = transferred(scores, truth, 0.01)
-    rates = judged(name, scores, truth, audience=audience, adaptive=adaptive)
-    return replace(rates, realistic_tpr_at_1pct=tpr, realistic_fpr=fpr)
+    rates = judged(name, scores, truth, kind=kind, adaptive=adaptive)
+    flat = scores.flatten().numpy(), truth.flatten().numpy()
+    return replace(
+        rates,
+        auc=clustered_auc(*flat, clusters),
+        tpr_at_1pct=clustered_tpr(rates.tpr_at_1pct.value, *flat, 0.01, clusters),
+        tpr_at_0_1pct=clustered_tpr(rates.tpr_at_0_1pct.value, *flat, 0.001, clusters),
+        realistic_tpr_at_1pct=tpr,
+        realistic_fpr=fpr,
+        realistic_balanced_accuracy=transferred_accuracy(scores, truth),
+    )
 
 
 def audit(
@@ -65,18 +82,35 @@ def audit(
     attacks: Sequence[Attack] | None = None,
     *,
     access: Access = "confidence",
-    audience: Literal["canaries", "population"] = "canaries",
+    kind: str = "mislabelled",
     adaptive: bool = True,
     limit: int | None = None,
+    groups: Int[Tensor, " n"] | None = None,
 ) -> tuple[AttackResult, ...]:
     """Run every attack (all registered ones by default) against every sibling and return the strongest first.
 
-    Strength is TPR at 1 % FPR, then AUC. Attacks that need more than `access` are left out; the gap attack is always
-    in. Choosing the strongest of many attacks in hindsight favours the attacker slightly, never the defender.
+    `score` followed by `rates`, which see. What the first of many attacks shows favours the attacker: `strongest`
+    corrects for the choice, from the same scores.
+    """
+    return rates(score(signals, attacks, access=access, limit=limit, adaptive=adaptive, groups=groups), kind, adaptive)
 
-    Args: `audience` says whose membership varied; `adaptive` whether the siblings went through the target's recipe;
-    `limit` caps the shadow models used per point. Returns one `AttackResult` per attack.
-    Guarantee: measured, a lower bound: another attack may do better.
+
+def score(
+    signals: Signals,
+    attacks: Sequence[Attack] | None = None,
+    *,
+    access: Access = "confidence",
+    adaptive: bool = True,
+    limit: int | None = None,
+    groups: Int[Tensor, " n"] | None = None,
+    models: Int[Tensor, " S"] | None = None,
+) -> Scored:
+    """Return the score of every point under every sibling by every attack (all registered ones by default).
+
+    Attacks that need more than `access` are left out; the gap attack is always in.
+
+    Args: `adaptive` says whether the siblings went through the target's recipe; `limit` caps the shadow models used
+    per point; points with equal `groups` are in or out together; `models` number the siblings over several audits.
     Cost: no model runs; S fits per attack, vectorised over points.
     Raises: `DataError` for fewer than 4 siblings, `ConfigError` for an unknown access or a name that occurs twice.
     """
@@ -98,10 +132,17 @@ def audit(
             fix="audit the settings one after the other",
         )
     allowed = [attack for attack in chosen if offers(access, attack.access)]
-    results = []
-    for attack in allowed:
-        scores = leave_one_out(signals, attack, access=access, limit=limit, adaptive=adaptive)
-        results.append(judge(attack.name, scores, signals.keep, audience=audience, adaptive=adaptive))
+    scores = {a.name: leave_one_out(signals, a, access=access, limit=limit, adaptive=adaptive) for a in allowed}
+    return Scored(scores, signals.keep, groups, models)
+
+
+def rates(scored: Scored, kind: str = "mislabelled", adaptive: bool = True) -> tuple[AttackResult, ...]:
+    """Return one result per attack, the strongest first: by TPR at 1 % FPR, then AUC, then name.
+
+    Args: `kind` says whose membership varied; `adaptive` whether the siblings went through the target's recipe.
+    Guarantee: measured, a lower bound: another attack may do better. Intervals as in `judge`.
+    """
+    results = [_judged(name, scored, kind, adaptive) for name in scored.scores]
     return tuple(sorted(results, key=lambda r: (-r.tpr_at_1pct.value, -r.auc.value, r.name)))
 
 

@@ -24,9 +24,8 @@ class LiRA(Attack):
     log P[N(mu_out, s_out) <= phi] decides by (phi - mu_out) / s_out, which is returned as it never saturates.
     `variance`: "fixed" pools one variance over all points (better below 64 shadow models), "record" uses each point's.
 
-    The public script (tensorflow/privacy mi_lira_2021, plot.py) differs: its fixed OUT deviation is computed from the
-    IN confidences, both fixed deviations include the spread between points, it takes medians, and its offline score is
-    the two-sided density. Here each side has its own within-point variance and mean, as the paper's algorithm says.
+    Each side has its own within-point variance and mean, as the paper's algorithm says; the authors' public script
+    differs and is `PublicLiRA`.
 
     Cost: one query per point. Source: Carlini et al., S&P'22, algorithm 1 and section VI.
     """

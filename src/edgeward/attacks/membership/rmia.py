@@ -51,7 +51,8 @@ class RMIA(Attack):
     p(.|t) is the softmax probability of the label at `temperature`; p(x) its mean over the IN and OUT models (online),
     or ((1 + a) p_out(x) + 1 - a) / 2 from OUT models alone (offline, the same transform for z, as in ML Privacy Meter).
     The soft-margin Taylor softmax of the paper is not used: it needs raw logits, which no confidence access gives.
-    The resolution of the score is 1/z: prefer z of at least 1,000 population records.
+    The resolution of the score is 1/z: prefer z of at least 1,000 population records. gamma 1 at temperature 1, offline,
+    is ML Privacy Meter's default but for its choice of a.
 
     Cost: one query per point and per population record, then O((n + z) log(n + z)).
     Source: Zarifzadeh, Liu, Shokri, ICML'24, equations 2-4 and section B.2.2.
@@ -78,8 +79,10 @@ class RMIA(Attack):
 
     @property
     def name(self) -> str:
-        """The family and its mode."""
-        return f"{self.slug}-{self.mode}"
+        """The family, its mode, and the settings that differ from the paper's."""
+        settings = (("gamma", self.gamma, 2.0), ("t", self.temperature, 2.0), ("a", self.a, 0.3))
+        changed = (f"-{letter}{value:g}" for letter, value, usual in settings if value != usual)
+        return f"{self.slug}-{self.mode}" + "".join(changed)
 
     def rule(self, knowledge: Knowledge) -> Rule:
         """Average the shadow models' probabilities."""
@@ -103,4 +106,10 @@ class RMIA(Attack):
         return torch.log(((1 + self.a) * log_mean.exp() + 1 - self.a) / 2)
 
 
-enlist(RMIA(), RMIA(mode="offline"))
+# The paper's gamma and Privacy Meter's, softened answers and plain ones: which finds more differs between models.
+enlist(
+    *(RMIA(gamma=gamma, temperature=temperature) for gamma in (2.0, 1.0) for temperature in (2.0, 1.0)),
+    RMIA(mode="offline"),
+    RMIA(mode="offline", gamma=1.0),
+    RMIA(mode="offline", gamma=1.0, temperature=1.0),
+)

@@ -61,7 +61,7 @@ class Following(Part):
     """
 
     slug: ClassVar[str] = "following"
-    needs: ClassVar[Needs] = Needs(per_sample_loss=False, touches_records_outside_loss=True)
+    needs: ClassVar[Needs] = Needs(per_sample_loss=False, touches_records_outside_loss=True, feeds_records=False)
 
     front: nn.Module
     teacher: nn.Module

@@ -164,7 +164,7 @@ def _nearest_miss(scores: Mapping[str, Score | None], limits: Limits) -> NoFeasi
         expected=f"overhead <= {limits.overhead:.2%}, secure RAM <= {limits.secure_ram:.0f} B, "
         f"switches <= {limits.switches}",
         came=f"nearest: {name} with overhead {near.overhead:.2%}, {near.secure_ram} B, {near.switches} switches",
-        fix="raise a limit, or choose the transfer 'stream'",
+        fix="raise a limit, or hand over fewer taps",
     )
 
 

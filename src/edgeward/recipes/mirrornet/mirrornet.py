@@ -57,6 +57,7 @@ class MirrorNet(Recipe):
     """
 
     slug: ClassVar[str] = "mirrornet"
+    aimed_at: ClassVar[str] = "mislabelled"
     summary: ClassVar[str] = "backbone outside, companion monitor in the secure world: public | faithful | anti"
     paper: ClassVar[str] = "Liu, Luo, Duan, Zhou, Xu, ICCAD 2023, arXiv 2311.09489"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: {"preset": name} for name in PRESETS}
@@ -66,7 +67,7 @@ class MirrorNet(Recipe):
     )
 
     preset: str = "public"
-    transfer: str = "stream"
+    transfer: str = "batch"
     gap: float = 0.2
     flips: bool = True
     strategy: str = ""

@@ -49,7 +49,7 @@ def range_leak(
     inside, outside = (_distances(split, records) for records in (calibration, others))
     scores = -torch.cat([inside, outside]).double()
     truth = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))]).bool()
-    attack = judged("published range", scores, truth, audience="population", adaptive=False)
+    attack = judged("published range", scores, truth, kind="population", adaptive=False)
     reached = [int((side < 0.5).sum()) for side in (inside, outside)]
     return RangeLeak(len(_ends(split)), reached[0], reached[1], len(calibration), attack)
 

@@ -16,7 +16,7 @@ from edgeward.graph.partition import Cut, blocks, stages
 from edgeward.transforms.mirror.objective import PRESETS
 from edgeward.transforms.mirror.plan import Block, MonitorPlan
 
-TRANSFERS = ("stream", "batch")
+TRANSFERS = ("batch", "stream")
 DIVISIONS: Mapping[str, Callable[[Network], tuple[Cut, ...]]] = {"stages": stages, "blocks": blocks}
 SKIP = "skip"
 """The kind of a stage that is not watched: allowed in files, left out here."""
@@ -37,14 +37,14 @@ class Strategy:
     once), and `follow` weighs how far copies are from the victim's own values meanwhile.
 
     >>> Strategy("small", (Block(1, "pw", 8), Block(3, "dwsep", 16))).describe()
-    'public stream replace: 1 pw 8, 3 dwsep 16'
+    'public batch replace: 1 pw 8, 3 dwsep 16'
     """
 
     name: str
     blocks: tuple[Block, ...]
     preset: str = "public"
     head: str = "replace"
-    transfer: str = "stream"
+    transfer: str = "batch"
     gap: float = 0.2
     weight: float = 1.0
     temperature: float = 2.0

@@ -108,7 +108,8 @@ def _split_sections(split: Mapping[str, Any]) -> list[str]:
         f"Measured; the thief sees everything in the normal world and asks for labels. {escape(split['verdict'])}.",
         markdown_table(tables.theft_table(split)),
         "## What it takes",
-        f"Modelled, basis: {escape(modelled['basis'])}; transfer: {escape(modelled['transfer'])}. Overhead: "
+        f"Modelled, basis: {escape(modelled['basis'])}; "
+        f"transfer: {escape(tables.TRANSFERS[modelled['transfer']])}. Overhead: "
         f"{escape(modelled['definition'])}. In a stream both worlds work at once, so that the terms add up to more "
         "than the time from record to answer.",
         markdown_table(tables.term_table(split)),

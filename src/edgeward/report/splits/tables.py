@@ -18,6 +18,7 @@ TERMS: Mapping[str, str] = {
     "copy": "copying into the secure world",
     "secure": "network in the secure world",
 }
+TRANSFERS: Mapping[str, str] = {"batch": "batch", "stream": "stream, a plan that the emitted application does not run"}
 
 
 def split_table(report: Mapping[str, Any]) -> Table:
@@ -54,7 +55,7 @@ def _split_row(number: int, report: Mapping[str, Any], split: Mapping[str, Any])
         words("confidential" if split["confidential"] else "not confidential", "against these attacks"),
         Cell(amount(modelled["secure_ram_bytes"], "B"), f"of {amount(modelled['secure_ram_limit'], 'B')}"),
         Cell(f"{count(modelled['switches'])}, {amount(modelled['bytes'], 'B')}"),
-        Cell(percent(modelled["overhead"]), f"{modelled['transfer']}, basis: {modelled['basis']}"),
+        Cell(percent(modelled["overhead"]), f"{TRANSFERS[modelled['transfer']]}, basis: {modelled['basis']}"),
     )
 
 

@@ -41,7 +41,7 @@ class MirrorObjective(Part):
     """
 
     slug: ClassVar[str] = "mirror_objective"
-    needs: ClassVar[Needs] = Needs(per_sample_loss=False, touches_records_outside_loss=True)
+    needs: ClassVar[Needs] = Needs(per_sample_loss=False, touches_records_outside_loss=True, feeds_records=False)
 
     preset: str
     teacher: Float[Tensor, "S K n C"]

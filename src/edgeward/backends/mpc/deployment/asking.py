@@ -23,6 +23,7 @@ from edgeward.backends.mpc.deployment.joining import Expense, Joined, Material, 
 from edgeward.backends.mpc.deployment.lifeline import Lifeline
 from edgeward.backends.mpc.deployment.trio import Assistance, Trio, arrive, invited, reach_assistant
 from edgeward.backends.mpc.inference.plan import Plan
+from edgeward.backends.mpc.inference.reference import check_range
 from edgeward.backends.mpc.transport.channel import Channel
 from edgeward.backends.mpc.transport.meter import Meter
 from edgeward.backends.mpc.transport.rendezvous import connect
@@ -75,11 +76,14 @@ class Client:
         """Return the network's answer for each record, all of them or none; batches as the server's plan has them.
 
         The last batch is filled with zeros, which cost as much as records; `answered` is told how many batches are
-        done, and of how many. Raises: `DataError`, `SupplyError`, and the link's errors.
+        done, and of how many. Before anything is sent, and without telling anybody, the client looks at the steps that
+        follow from its records alone, up to the first weights; what lies behind only the server can look at, on records
+        of its own. Raises: `DataError`, of these `OutOfRange`; `SupplyError`, and the link's errors.
         """
         if self._joined is None:
             raise ConfigError("the client is not connected", fix="use it in a `with` block")
         self.check(records)
+        check_range(self.plan, None, records.astype(np.float64))
         size, answers = self.plan.input_shape[0], []
         if isinstance(self._joined, Joined):
             self._joined.check_supply(-(-len(records) // size))

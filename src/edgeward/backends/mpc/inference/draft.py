@@ -65,8 +65,8 @@ class Draft:
         return self.read(value)
 
     def tensor(self, node: Node, role: str) -> np.ndarray:
-        """Return a tensor of the model in float64."""
-        return np.asarray(self.network.tensor(node, role).double().numpy())
+        """Return a tensor of the model in float64; a single number has shape [1], as ring elements have."""
+        return np.atleast_1d(self.network.tensor(node, role).double().numpy())
 
     def spare(self, counts: np.ndarray) -> int:
         """Return how many fraction bits more a mean of `counts` elements needs for a factor as exact as a weight.

@@ -107,8 +107,8 @@ def _attention(draft: Draft, node: Node) -> None:
 
 def _constant(draft: Draft, node: Node) -> None:
     shape = draft.shape(node.output)
-    secret = Secret(draft.label(node), shape[1:], draft.ring.fraction, False)
-    draft.model[secret.name] = draft.tensor(node, "value").reshape(shape[1:])
+    secret = Secret(draft.label(node), shape[1:] or (1,), draft.ring.fraction, False)
+    draft.model[secret.name] = draft.tensor(node, "value").reshape(secret.shape)
     draft.emit(SecretValueStep, node, (), draft.ring.fraction, secret=secret, shape=shape)
 
 

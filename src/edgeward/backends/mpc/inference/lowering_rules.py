@@ -185,10 +185,20 @@ def _product(draft: Draft, node: Node) -> None:
     elif "scalar" in node.attributes:
         source, number = draft.read_plain(node.inputs[0], node), float(node.attributes["scalar"])
         number = 1 / number if node.operator == "div" else number
-        draft.emit(PublicGainStep, node, (source,), draft.fraction[source] + draft.ring.fraction, number=number)
+        spare = _finer(draft, number)
+        fraction = draft.fraction[source] + draft.ring.fraction + spare
+        draft.emit(PublicGainStep, node, (source,), fraction, number=number, spare=spare)
     else:
         tensor = draft.tensor(node, "constant")
         _gain(draft, node, 1 / tensor if node.operator == "div" else tensor, None)
+
+
+def _finer(draft: Draft, number: float) -> int:
+    """Return how many fraction bits more than the ring's a public factor below 1 gets to be as exact as one of 1."""
+    if number == 0 or (number * 2.0**draft.ring.fraction).is_integer():
+        return 0
+    room = draft.ring.bits - 1 - draft.layout.width - draft.ring.fraction
+    return max(0, min(-math.floor(math.log2(abs(number))), room))
 
 
 def _relu(draft: Draft, node: Node) -> None:

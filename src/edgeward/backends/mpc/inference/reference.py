@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
-from typing import TypeAlias, final
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
 from edgeward.backends.mpc.inference.plan import Plan
+from edgeward.backends.mpc.inference.ranges import OutOfRange as OutOfRange
+from edgeward.backends.mpc.inference.ranges import Reach, reaches, refuse
 from edgeward.backends.mpc.inference.session import Model, encoded
 from edgeward.backends.mpc.inference.step import Masks, Step
-from edgeward.backends.mpc.inference.steps_local import SumStep
-from edgeward.backends.mpc.inference.steps_math import RangedStep
-from edgeward.backends.mpc.inference.steps_nonlinear import ClipStep, MaxPoolStep, ReluStep, TruncateStep
 from edgeward.backends.mpc.offline.demand import Demand
 from edgeward.backends.mpc.offline.tuples import Dealer, expand_fields
-from edgeward.backends.mpc.ring import Ring
+from edgeward.backends.mpc.ring import Elements, Ring
 from edgeward.backends.mpc.sharing import Shared
 from edgeward.backends.mpc.simulator import Simulator
 from edgeward.core.errors import DataError
@@ -31,7 +30,7 @@ def compute(
     `masks` are the dealer's in the order of `plan.demands` (`dealt_masks`): then the result is that of the protocols,
     bit for bit; without, every truncation rounds down, and the protocols may lie one unit above at each.
     """
-    return _last(plan, _values(plan, model, records, masks))
+    return _last(plan, _values(plan, encoded(plan, model), records, masks))
 
 
 def dealt_masks(dealer: Dealer, ring: Ring, demands: Sequence[Demand], start: int) -> Iterator[np.ndarray | None]:
@@ -46,62 +45,52 @@ Ran: TypeAlias = "tuple[Step, list[Shared], tuple[Shared, ...]]"
 """A step, what it read and what it wrote."""
 
 
-@final
-class OutOfRange(DataError):
-    """Values that a secure run would get wrong without notice."""
+def check_range(plan: Plan, model: Model | None, records: Float[np.ndarray, " n *shape"]) -> dict[str, float]:
+    """Return, per step that has a range, the largest size seen over the size allowed (below 1 is right).
 
-
-def check_range(plan: Plan, model: Model, records: Float[np.ndarray, " n *shape"]) -> dict[str, float]:
-    """Return, per comparison, truncation and sum, the largest size seen over the size allowed (below 1 is right).
-
-    Guarantee: for these records only (measured); what a product itself lets wrap around the ring looks like any other
-    number here, and is found only by its size. Raises: `OutOfRange` naming every step at or above 1.
+    Records may be any number. Without `model`, as their owner has none, only the steps are looked at that follow from
+    the records alone: those before the first weights. Guarantee: for these records only (measured); nothing leaves the
+    process. Cost: one pass of the plan in the clear. Raises: `OutOfRange` naming every layer at or above 1, its range
+    and what to do; `DataError`.
     """
-    seen = dict(_shares(plan, model, records))
-    wrong = [f"{step} ({share:.2g} times)" for step, share in seen.items() if share >= 1]
-    if wrong:
-        raise OutOfRange(
-            f"{len(wrong)} steps leave the range of the comparison or the ring",
-            expected="sizes below the allowed one on every record",
-            came=", ".join(wrong[:5]),
-            fix="take fewer fraction bits or a wider comparison: lower(..., layout=Layout(40))",
-        )
-    return seen
+    seen: dict[str, Reach] = {}
+    tensors = None if model is None else encoded(plan, model)
+    for batch in _batches(plan, records):
+        for step, inputs, outputs in _values(plan, tensors, batch, None):
+            for reach in reaches(plan.ring, step, inputs, outputs, tensors or {}):
+                known = seen.get(step.label)
+                seen[step.label] = reach if known is None or not reach.share <= known.share else known
+    refuse(list(seen.values()))
+    return {label: reach.share for label, reach in seen.items()}
 
 
-def _shares(plan: Plan, model: Model, records: np.ndarray) -> Iterator[tuple[str, float]]:
-    f, bits = plan.ring.fraction, plan.ring.bits
-    for step, inputs, _ in _values(plan, model, records, None):
-        sizes = [float(np.abs(plan.ring.decode(x.elements, x.fraction)).max(initial=0)) for x in inputs]
-        size = max(sizes, default=0.0)
-        if isinstance(step, MaxPoolStep):
-            yield step.label, size / 2.0 ** (step.layout.width - 2 - inputs[0].fraction)
-        elif isinstance(step, ReluStep | ClipStep):
-            reach = size + max(abs(step.low), abs(step.high)) if isinstance(step, ClipStep) else size
-            # What is truncated on the way must also keep within a quarter of the ring.
-            allowed = step.layout.width - 1 - f, bits - 2 - inputs[0].fraction
-            yield step.label, reach / 2.0 ** (min(allowed) if step.shift else allowed[0])
-        elif isinstance(step, SumStep):
-            # The input with fewer fraction bits is given those of the other.
-            yield step.label, sum(sizes) / 2.0 ** (bits - 1 - max(x.fraction for x in inputs))
-        elif isinstance(step, RangedStep):
-            yield step.label, step.filled(plan.ring, inputs)
-        elif isinstance(step, TruncateStep):
-            yield step.label, size / 2.0 ** (bits - 2 - inputs[0].fraction)
+def _batches(plan: Plan, records: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield batches of the plan's size, the last one filled up with the last record."""
+    size = plan.input_shape[0]
+    if records.shape[1:] != plan.input_shape[1:] or not len(records):
+        raise DataError("records do not fit the plan", expected=str(plan.input_shape), came=str(records.shape))
+    for start in range(0, len(records), size):
+        part = records[start : start + size]
+        yield part if len(part) == size else np.concatenate([part, np.repeat(part[-1:], size - len(part), 0)])
 
 
-def _values(plan: Plan, model: Model, records: np.ndarray, masks: Masks | None) -> Iterator[Ran]:
-    """Yield (step, inputs, outputs) of every step in turn."""
+def _values(
+    plan: Plan, tensors: Mapping[str, Elements] | None, records: np.ndarray, masks: Masks | None
+) -> Iterator[Ran]:
+    """Yield (step, inputs, outputs) in turn: of every step, or without the model's tensors of all that need none."""
     if records.shape != plan.input_shape:
         raise DataError("records do not fit the plan", expected=str(plan.input_shape), came=str(records.shape))
-    simulator, tensors = Simulator(plan.ring), encoded(plan, model)
-    source = repeat(None) if masks is None else masks
+    simulator, source = Simulator(plan.ring), repeat(None) if masks is None else masks
     values = {plan.input: Shared(plan.ring.encode(records), plan.ring.fraction)}
-    for step in plan.steps:
-        inputs = [values[name] for name in step.inputs]
-        outputs = step.clear(simulator, inputs, tensors, source)
-        values.update(zip(step.outputs, outputs, strict=True))
-        yield step, inputs, outputs
+    for step, done in plan.last_use():
+        unknown = tensors is None and (step.secrets() or not values.keys() >= set(step.inputs))
+        if not unknown:
+            inputs = [values[name] for name in step.inputs]
+            outputs = step.clear(simulator, inputs, tensors or {}, source)
+            values.update(zip(step.outputs, outputs, strict=True))
+            yield step, inputs, outputs
+        for name in done:
+            values.pop(name, None)
 
 
 def _last(plan: Plan, run: Iterator[Ran]) -> np.ndarray:

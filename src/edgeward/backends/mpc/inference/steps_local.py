@@ -84,13 +84,15 @@ class PublicShiftStep(LocalStep):
 @final
 @dataclass(frozen=True)
 class PublicGainStep(LocalStep):
-    """Multiply by a number that the program holds; the product has the ring's fraction bits more."""
+    """Multiply by a number that the program holds; the product has the ring's fraction bits and `spare` more."""
 
     number: float
+    spare: int = 0
 
     def apply(self, ring: Ring, values: Sequence[Shared], added: Mapping[str, Shared], first: bool) -> Shared:
-        factor = ring.encode(np.array([self.number]))[0]
-        return Shared(ring.wrap(values[0].elements * factor), values[0].fraction + ring.fraction)
+        places = ring.fraction + self.spare
+        factor = Ring(ring.bits, places).encode(np.array([self.number]))[0]
+        return Shared(ring.wrap(values[0].elements * factor), values[0].fraction + places)
 
 
 @final

@@ -109,7 +109,8 @@ class SoftmaxStep(RowStep):
     layout: Layout
 
     def filled(self, ring: Ring, values: Sequence[Shared]) -> float:
-        return _size(ring, values[0]) / self.what(ring).largest
+        x, what = ring.decode(values[0].elements, values[0].fraction), self.what(ring)
+        return max(float(x.max(initial=0)) / what.largest, float(-x.min(initial=0)) / what.lowest)
 
     def what(self, ring: Ring) -> Softmax:
         return Softmax(self.rows, self.columns, self.shift, ring.fraction, self.layout)

@@ -44,8 +44,13 @@ class Softmax:
 
     @property
     def largest(self) -> float:
-        """Return below which size every value must keep."""
+        """Return what every value must keep below."""
         return float(_REACH)
+
+    @property
+    def lowest(self) -> float:
+        """Return the size of the least value."""
+        return float(_REACH + 2)
 
     def demands(self, ring: Ring) -> tuple[Demand, ...]:
         """Return the material, in order of use."""

@@ -51,6 +51,12 @@ The worst result sums the filters' rounding errors with weights that add up to 3
 and channel, where the direct convolution has 9.
 """
 
+GROWTH: Final[dict[int, int]] = {
+    tile: max(sum(map(abs, row)) for row in _INPUT[tile]) ** 2 * max(max(map(abs, row)) for row in _OUTPUT[tile]) ** 2
+    for tile in (2, 4)
+}
+"""By how much the terms of a result may be larger than the largest input times the largest transformed weight."""
+
 
 @final
 @dataclass(frozen=True)
