@@ -38,7 +38,8 @@ class Rows(Dataset[tuple[Tensor, ...]]):
         return tuple(tensor[rows] for tensor in self._tensors)
 
 
-def _as_gathered(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _as_gathered(batch: Any) -> Any:
+    """Return what `__getitems__` gathered: tensors of a batch, where a data loader expects a list of records."""
     return batch
 
 
