@@ -185,7 +185,8 @@ def test_two_settings_under_one_name_are_refused(toy):
 
 
 @pytest.mark.parametrize(
-    ("attack", "field"), [(LiRA, "mode"), (LiRA, "variance"), (RMIA, "mode"), (BASE, "mode"), (Threshold, "statistic")]
+    ("attack", "field"),
+    [(LiRA, "mode"), (LiRA, "variance"), (LiRA, "form"), (RMIA, "mode"), (BASE, "mode"), (Threshold, "statistic")],
 )
 def test_unknown_variants_are_refused(attack, field):
     # Past the type checker of the tests, as in a plain run.

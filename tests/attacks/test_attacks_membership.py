@@ -17,7 +17,6 @@ from edgeward.attacks import ATTACKS, Points, Signals
 from edgeward.attacks.membership.audit import leave_one_out, recorded_oracle
 from edgeward.attacks.membership.bavaria import predictive
 from edgeward.attacks.membership.lira import LiRA
-from edgeward.attacks.membership.lira_public import PublicLiRA
 from edgeward.attacks.membership.moments import Moments
 from edgeward.attacks.membership.rmia import RMIA, beaten
 from edgeward.attacks.membership.threshold import class_thresholds
@@ -122,7 +121,7 @@ def test_lira_is_the_likelihood_ratio_of_its_algorithm(mode, variance, toy):
 @pytest.mark.parametrize("variance", ["fixed", "record"])
 @pytest.mark.parametrize("mode", ["online", "offline"])
 def test_public_lira_is_the_scripts_formula(mode, variance, toy):
-    found = leave_one_out(toy, PublicLiRA(mode=mode, variance=variance)).numpy()
+    found = leave_one_out(toy, LiRA(mode=mode, variance=variance, form="public")).numpy()
     p = softmax_of_label(toy.logits.numpy(), toy.labels.numpy(), 1.0)
     phi, keep = np.log(p + 1e-45) - np.log(1 - p + 1e-45), toy.keep.numpy()
     half = MODELS // 2 - 1
@@ -150,7 +149,7 @@ def test_public_lira_takes_as_many_models_as_the_rarest_point_has():
     logits = torch.randn(7, 12, 3, generator=generator)
     labels = torch.randint(0, 3, (12,), generator=generator)
     signals = Signals(logits, labels, keep, torch.zeros(7, 4, 3), torch.zeros(4, dtype=torch.long))
-    rule = PublicLiRA(mode="offline").rule(signals.knowledge())
+    rule = LiRA(mode="offline", form="public").rule(signals.knowledge())
     found = rule(recorded_oracle(signals, 0, "confidence"), Points.recorded(12, 4)).numpy()
     p = softmax_of_label(logits.numpy(), labels.numpy(), 1.0)
     phi = np.log(p) - np.log1p(-p)

@@ -102,8 +102,8 @@ def design(
         mask[:, :n] = balanced(s, n, seed.child("natural"))
         members.append(mask)
         for kind in threat.natural:
-            rows = torch.arange(n) if kind is not EXPOSED else exposed
-            if rows is not None and len(rows):
-                panels.append(Panel(kind, torch.arange(first, first + s), rows, torch.arange(len(rows))))
+            audited = torch.arange(n) if kind is not EXPOSED else exposed
+            if audited is not None and len(audited):
+                panels.append(Panel(kind, torch.arange(first, first + s), audited, torch.arange(len(audited))))
     shipped = torch.arange(len(x))[None] < n
     return MembershipDesign(x, y, torch.cat([*members, shipped]), tuple(panels))

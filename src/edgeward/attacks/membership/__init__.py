@@ -6,6 +6,5 @@ from edgeward.attacks.membership import calibrated as calibrated
 from edgeward.attacks.membership import gap as gap
 from edgeward.attacks.membership import label_ratio as label_ratio
 from edgeward.attacks.membership import lira as lira
-from edgeward.attacks.membership import lira_public as lira_public
 from edgeward.attacks.membership import rmia as rmia
 from edgeward.attacks.membership import threshold as threshold

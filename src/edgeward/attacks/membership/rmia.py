@@ -51,8 +51,8 @@ class RMIA(Attack):
     p(.|t) is the softmax probability of the label at `temperature`; p(x) its mean over the IN and OUT models (online),
     or ((1 + a) p_out(x) + 1 - a) / 2 from OUT models alone (offline, the same transform for z, as in ML Privacy Meter).
     The soft-margin Taylor softmax of the paper is not used: it needs raw logits, which no confidence access gives.
-    The resolution of the score is 1/z: prefer z of at least 1,000 population records. gamma 1 at temperature 1, offline,
-    is ML Privacy Meter's default but for its choice of a.
+    The resolution of the score is 1/z: prefer z of at least 1,000 population records. gamma 1 at temperature 1,
+    offline, is ML Privacy Meter's default but for its choice of a.
 
     Cost: one query per point and per population record, then O((n + z) log(n + z)).
     Source: Zarifzadeh, Liu, Shokri, ICML'24, equations 2-4 and section B.2.2.
