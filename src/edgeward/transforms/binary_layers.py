@@ -63,7 +63,7 @@ class BinaryLinear(Derived, nn.Linear):
         new.settle()
         return new.to(layer.weight.device).train(layer.training)
 
-    def derive(self, weight: Tensor) -> dict[str, Tensor]:
+    def derive(self, weight: Tensor, *beside: Tensor) -> dict[str, Tensor]:
         return {"scale": filter_scale(weight)}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class BinaryConv2d(Derived, nn.Conv2d):
         new.settle()
         return new.to(layer.weight.device).train(layer.training)
 
-    def derive(self, weight: Tensor) -> dict[str, Tensor]:
+    def derive(self, weight: Tensor, *beside: Tensor) -> dict[str, Tensor]:
         return {"scale": filter_scale(weight)}
 
     def forward(self, input: Tensor) -> Tensor:

@@ -160,6 +160,7 @@ def calibrate(
     finally:
         for _, layer in layers:
             layer.mode, layer.percentile = "quantize", 100.0
+    refresh(population)  # the weights' steps follow from those of the inputs
 
 
 def require_calibrated(population: Population) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgeward.core.errors import ConfigError
 from edgeward.graph.quantized import fake_quantize_activation, fake_quantize_weight
 from edgeward.transforms.convolution import convolution_settings
-from edgeward.transforms.ranges import affine, batch_range, symmetric_scale, widen
+from edgeward.transforms.ranges import affine, batch_range, bearing_scale, symmetric_scale, widen
 from edgeward.transforms.straight_through import passing
 from edgeward.transforms.transform import Derived
 
@@ -28,6 +28,7 @@ class Quantized(Derived):
     an exponential moving average. `percentile` 100 observes extremes, less cuts both tails of each observed batch.
     """
 
+    bias: Tensor | None
     weight_scale: Tensor
     activation_scale: Tensor
     activation_zero_point: Tensor
@@ -56,10 +57,15 @@ class Quantized(Derived):
                 self.register_buffer(f"activation_{name}", torch.zeros(()))
         self.settle()
 
-    def derive(self, weight: Tensor) -> dict[str, Tensor]:
+    def derive(self, weight: Tensor, *beside: Tensor) -> dict[str, Tensor]:
         if self.weight_bits == 32:
             return {}
-        return {"weight_scale": symmetric_scale(weight, self.weight_bits)}
+        scale = symmetric_scale(weight, self.weight_bits)
+        return {"weight_scale": bearing_scale(scale, *beside) if beside else scale}
+
+    def beside(self) -> tuple[str, ...]:
+        integers = self.weight_bits < 32 and self.activation_bits < 32
+        return ("bias", "activation_scale") if integers and self.bias is not None else ()
 
     @abstractmethod
     def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -79,10 +85,8 @@ class Quantized(Derived):
             self._observe(input.detach())
             return self.multiply(input, self.weight)
         if self.training:
-            with torch.no_grad():
-                for name, value in self.derive(self.weight.detach()).items():
-                    self.get_buffer(name).copy_(value)
             self._follow(input.detach())
+            self.settle()
         return self.multiply(self._round_input(input), self._round_weight())
 
     def _round_weight(self) -> Tensor:

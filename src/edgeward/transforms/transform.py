@@ -74,13 +74,21 @@ class Derived(nn.Module, ABC):
     weight: Tensor
 
     @abstractmethod
-    def derive(self, weight: Tensor) -> dict[str, Tensor]:
-        """Return the buffers that follow from `weight`; no branch on tensor values, so that it runs under vmap."""
+    def derive(self, weight: Tensor, *beside: Tensor) -> dict[str, Tensor]:
+        """Return the buffers that follow from `weight` and the tensors that `beside` names, all or none of them.
+
+        No branch on tensor values, so that it runs under vmap.
+        """
+
+    def beside(self) -> tuple[str, ...]:
+        """Return the names of the layer's other tensors that `derive` takes; by default none."""
+        return ()
 
     @torch.no_grad()
     def settle(self) -> None:
         """Write the derived buffers of this module's own weight."""
-        for name, value in self.derive(self.weight.detach()).items():
+        others = [getattr(self, name).detach() for name in self.beside()]
+        for name, value in self.derive(self.weight.detach(), *others).items():
             self.get_buffer(name).copy_(value)
 
 
@@ -90,7 +98,8 @@ def derived_buffers(population: Population) -> dict[str, Tensor]:
     for name, layer in population.template.named_modules():
         if isinstance(layer, Derived):
             prefix = f"{name}." if name else ""
-            derived = vmap(layer.derive)(population.held(f"{prefix}weight").detach())
+            held = [population.held(f"{prefix}{key}").detach() for key in ("weight", *layer.beside())]
+            derived = vmap(layer.derive)(*held)
             found.update({prefix + key: value for key, value in derived.items()})
     return found
 
