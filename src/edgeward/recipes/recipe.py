@@ -76,7 +76,7 @@ class Recipe(ABC):
         backend = choose_backend(network, device.kind)
         drawn = seed.child("foreseen").numpy().standard_normal((16, *input_shape)).astype(np.float32)
         known = backend.ready(network, drawn)
-        return network_cost(known, device, file_bytes=len(backend.lower(known)))[0]
+        return network_cost(known, device, file_bytes=len(backend.write(known)))[0]
 
     def lower(self, trained: Trained, task: Task, splits: Splits, device: DeviceProfile) -> Siblings:
         """Lower every model of what `run` trained to the form it ships in; by default each is one network."""

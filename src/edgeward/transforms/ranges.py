@@ -36,9 +36,7 @@ def symmetric_scale(weight: Float[Tensor, " out *rest"], bits: int) -> Float[Ten
     return result
 
 
-def bearing_scale(
-    scale: Float[Tensor, " out"], bias: Float[Tensor, " out"], step: Scalar
-) -> Float[Tensor, " out"]:
+def bearing_scale(scale: Float[Tensor, " out"], bias: Float[Tensor, " out"], step: Scalar) -> Float[Tensor, " out"]:
     """Return `scale`, widened where the bias would leave 32 bits: |bias| <= 2^29 scale step, `step` that of the input.
 
     A widened channel is nearly empty beside its bias: n products lose at most n |bias| / 2^22 (255 half steps each).
