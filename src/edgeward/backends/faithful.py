@@ -41,11 +41,11 @@ def require_faithful(
     Args: `name` of the form; `drift` its declared error; `rounded` the values that the form rounds though the network
     keeps them in float, by name.
     Guarantee: on each kind of drawn record, every output differs on average by at most
-    `drift` (1 + largest |output|) + 4 e, where e is the most that chance does to the network's own answers in 2
-    draws, and in 16 before a file is refused: every value moved by
-    a millionth, inputs of quantised layers by a twentieth of a step and their biases by half a step of the products,
-    inputs of binary layers by a ten-thousandth, `rounded` values by half a step. That a step is tipped here and there passes; that a bias is lost does not, unless it is
-    smaller than this. Records on which the network's own answers are not finite say nothing.
+    `drift` (1 + largest |output|) + 4 e, where e is the most that chance does to the network's own answers in 2 draws,
+    and in 16 before a file is refused: every value moved by a millionth, inputs of quantised layers by a twentieth of a
+    step and their biases by half a step of the products, inputs of binary layers by a ten-thousandth, `rounded` values
+    by half a step. So a step that is tipped here and there passes, and a lost bias does not, unless it matters less
+    than that. Records on which the network's own answers are not finite say nothing.
     Cost: three passes of the network and one of the file over 9 to 23 records, fewer the larger the network.
     Raises: `ModelError`.
     """
@@ -83,7 +83,7 @@ def _unfaithful(name: str, kind: str, output: str, ours: np.ndarray, theirs: np.
     ours, theirs = ours[known], theirs[known]
     error = np.nan_to_num(np.abs(ours.astype(np.float64) - theirs).mean(0), nan=math.inf)
     worst = np.unravel_index(int(error.argmax()), error.shape)
-    pairs = f"{ours[(0, *worst)]:.6g} in place of {theirs[(0, *worst)]:.6g}"
+    pairs = f"{ours[0][worst]:.6g} in place of {theirs[0][worst]:.6g}"
     return ModelError(
         f"the {name} file does not compute what the network computes",
         expected=f"a mean difference of at most {allowed:.3g} at every output, over {len(ours)} {kind} records",

@@ -120,7 +120,7 @@ class Gecko(Recipe):
             consensus=self.consensus,
         )
         factory = self.structure(task.factory)
-        notes = account(Binarize(edges_bits=self.edges_bits), task.factory, task.input_shape, self.name)
+        notes = account(Binarize(edges_bits=self.edges_bits), task.factory, tuple(task.x.shape[1:]), self.name)
         context = task.context(factory, "student", self.schedule or self._student_schedule(task.schedule))
         student = task.initialise(factory)
         if self.warm_up:

@@ -37,7 +37,7 @@ class PruneRetrain(Recipe):
 
     def run(self, task: Task) -> Trained:
         """Train, prune, retrain for half the epochs at half the rate."""
-        network = capture(build(task.factory, Seed(0)), task.input_shape)
+        network = capture(build(task.factory, Seed(0)), tuple(task.x.shape[1:]))
         population, _ = task.stage(
             "dense", task.initialise(task.factory), task.context(task.factory, "dense"), [CrossEntropy()]
         )

@@ -39,7 +39,7 @@ class PostTrainingInt8(Recipe):
 
     def run(self, task: Task) -> Trained:
         """Train, calibrate each model on its own first training records, freeze."""
-        notes = account(PostTraining(), task.factory, task.input_shape, self.slug)
+        notes = account(PostTraining(), task.factory, tuple(task.x.shape[1:]), self.slug)
         context = task.context(task.factory, "dense", self.schedule)
         population, claims = task.stage("dense", task.initialise(task.factory), context, [CrossEntropy()])
         population, factory = transform_population(population, task.factory, PostTraining())
@@ -79,7 +79,7 @@ class QuantizationAware(Recipe):
     def run(self, task: Task) -> Trained:
         """Train dense, then fine-tune the quantised network for half the epochs."""
         transform = QuantizeAware(self.weight_bits, self.activation_bits)
-        notes = account(transform, task.factory, task.input_shape, self.slug)
+        notes = account(transform, task.factory, tuple(task.x.shape[1:]), self.slug)
         dense, _ = task.stage(
             "dense", task.initialise(task.factory), task.context(task.factory, "dense"), [CrossEntropy()]
         )

@@ -31,7 +31,7 @@ from edgeward.transforms.transform import (
 @final
 @dataclass(frozen=True)
 class Binarize(Transform):
-    """Replace layers by XNOR layers (those of subclasses keep their forward), each with its own BatchNorm before the sign.
+    """Replace layers by XNOR layers, each with its own BatchNorm before the sign; subclasses keep their own forward.
 
     Args:
         skip: layers left alone; "first" and "last" carry most accuracy, "depthwise" has too few operands per sum.

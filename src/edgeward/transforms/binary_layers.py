@@ -182,11 +182,10 @@ class BinaryHost(Host):
         return y * shown.view(-1, 1, 1)
 
     def _exported(self, product: Product, x: Tensor, scale: Tensor) -> Tensor:
-        if not product.convolution:
-            result: Tensor = torch.ops.edgeward.binary_linear(x, product.weight, scale, None)
-            return result
-        geometry = (product.stride, product.padding, product.dilation, product.groups)
-        result = torch.ops.edgeward.binary_conv2d(x, product.weight, scale, None, *geometry)
+        operators = torch.ops.edgeward
+        operator = operators.binary_conv2d if product.convolution else operators.binary_linear
+        geometry = (product.stride, product.padding, product.dilation, product.groups) if product.convolution else ()
+        result: Tensor = operator(x, product.weight, scale, None, *geometry)
         return result
 
 

@@ -88,7 +88,7 @@ class Host(Derived):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the forward of the layer's own class, its products redirected."""
         with _Redirected(self):
-            return super(Derived, self).forward(*args, **kwargs)  # type: ignore[misc]
+            return super(Derived, self).forward(*args, **kwargs)
 
 
 @final

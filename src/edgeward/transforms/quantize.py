@@ -152,7 +152,7 @@ def calibrate(
     """
     if not 50 < percentile <= 100:
         raise ConfigError("calibration percentile", expected="in (50, 100]", came=str(percentile), fix="use 99.9")
-    _check_records(len(population), x if rows is None else x[rows.unique()], rows)
+    _check_records(len(population), x if rows is None else x[torch.unique(rows)], rows)
     refresh(population)
     layers = list(_observed(population))
     for prefix, layer in layers:
@@ -160,7 +160,7 @@ def calibrate(
         for key in ("low", "high", "seen"):
             population.buffers[f"{prefix}activation_{key}"].zero_()
     try:
-        parts = x.split(chunk) if rows is None else (x[some] for some in rows.split(chunk, dim=1))
+        parts = torch.split(x, chunk) if rows is None else (x[some] for some in torch.split(rows, chunk, 1))
         for part in parts:
             population.forward(part.to(population.device), training=False, per_model=rows is not None)
     finally:

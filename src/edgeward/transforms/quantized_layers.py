@@ -27,7 +27,6 @@ class Quantized(Derived):
     an exponential moving average. `percentile` 100 observes extremes, less cuts both tails of each observed batch.
     """
 
-    bias: Tensor | None
     weight_scale: Tensor
     activation_scale: Tensor
     activation_zero_point: Tensor
@@ -65,7 +64,7 @@ class Quantized(Derived):
 
     def beside(self) -> tuple[str, ...]:
         integers = self.weight_bits < 32 and self.activation_bits < 32
-        return ("bias", "activation_scale") if integers and self.bias is not None else ()
+        return ("bias", "activation_scale") if integers and getattr(self, "bias", None) is not None else ()
 
     def compute(self, product: Product) -> Tensor:
         """Return a product of the layer in its mode."""
@@ -98,8 +97,9 @@ class Quantized(Derived):
         if product.weight is self._parameters.get("weight"):
             return self.weight_scale
         scale = symmetric_scale(product.weight.detach(), self.weight_bits)
-        bears = product.bias is not None and self.activation_bits < 32
-        return bearing_scale(scale, product.bias.detach(), self.activation_scale) if bears else scale
+        if product.bias is None or self.activation_bits == 32:
+            return scale
+        return bearing_scale(scale, product.bias.detach(), self.activation_scale)
 
     def _round_weight(self, product: Product) -> Tensor:
         """Return the rounded weight; its gradient reaches the latent weight unchanged."""
