@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from edgeward.backends.executable import Executable
+from edgeward.backends.faithful import Rounding, require_faithful
 from edgeward.core.errors import ModelError
 from edgeward.core.registry import Registry
 from edgeward.graph.network import Network
@@ -27,6 +28,7 @@ class Backend(ABC):
     slug: ClassVar[str]
     file_name: ClassVar[str]
     tolerance: ClassVar[float]
+    drift: ClassVar[float]
 
     @abstractmethod
     def reasons_against(self, network: Network) -> list[str]:
@@ -39,9 +41,25 @@ class Backend(ABC):
         """
         return network
 
-    @abstractmethod
+    @final
     def lower(self, network: Network) -> bytes:
-        """Return the file; the same network gives the same bytes. Raises: `ModelError` with all reasons against."""
+        """Return the file, compared with the network on random and extreme records.
+
+        The same network gives the same bytes. Cost and guarantee: those of `faithful.require_faithful`.
+        Raises: `ModelError` with all reasons against, or when the file's answers drift from the network's.
+        """
+        artefact = self.write(network)
+        ours = self.load(artefact)
+        require_faithful(network, ours, name=self.slug, drift=self.drift, rounded=self.rounded(network))
+        return artefact
+
+    @abstractmethod
+    def write(self, network: Network) -> bytes:
+        """Return the file as it is, compared with nothing: for its size. Raises: `ModelError` with all reasons."""
+
+    def rounded(self, network: Network) -> Mapping[str, Rounding]:
+        """Return the values of the network that its file rounds though the network does not; by default none."""
+        return {}
 
     @abstractmethod
     def load(self, artefact: bytes) -> Executable:
@@ -66,13 +84,14 @@ class OnnxBackend(Backend):
     slug = "onnx"
     file_name = "model.onnx"
     tolerance = 1e-4
+    drift = 1e-4
 
     def reasons_against(self, network: Network) -> list[str]:
         from edgeward.backends.cleartext.onnx_lowering import reasons_against
 
         return reasons_against(network)
 
-    def lower(self, network: Network) -> bytes:
+    def write(self, network: Network) -> bytes:
         from edgeward.backends.cleartext.onnx_lowering import to_onnx_bytes
 
         return to_onnx_bytes(network)
@@ -93,13 +112,14 @@ class PackedBackend(Backend):
     slug = "packed"
     file_name = "model.packed.safetensors"
     tolerance = 1e-4
+    drift = 1e-4
 
     def reasons_against(self, network: Network) -> list[str]:
         from edgeward.backends.cleartext.packed_lowering import reasons_against
 
         return reasons_against(network)
 
-    def lower(self, network: Network) -> bytes:
+    def write(self, network: Network) -> bytes:
         from edgeward.backends.cleartext.packed_lowering import to_packed
 
         return to_packed(network)
@@ -123,6 +143,7 @@ class IntegerBackend(Backend):
     slug = "c"
     file_name = "model.int8.safetensors"
     tolerance = math.inf
+    drift = 0.01
 
     def reasons_against(self, network: Network) -> list[str]:
         from edgeward.backends.integer.form import reasons_against
@@ -135,11 +156,19 @@ class IntegerBackend(Backend):
 
         return calibrated(network, {network.inputs[0]: np.ascontiguousarray(records, np.float32)})
 
-    def lower(self, network: Network) -> bytes:
+    def write(self, network: Network) -> bytes:
         from edgeward.backends.integer.form import integer_graph
         from edgeward.backends.integer.storage import to_file
 
         return to_file(integer_graph(network))
+
+    def rounded(self, network: Network) -> Mapping[str, Rounding]:
+        """Return the grid of every value that the file holds: it rounds them all."""
+        from edgeward.backends.integer.form import integer_graph
+        from edgeward.codegen.ranges import grid_of
+
+        grids = {name: grid_of(value) for name, value in integer_graph(network).values.items()}
+        return {name: Rounding(g.scale, *g.real(np.array([-128, 127])).tolist()) for name, g in grids.items()}
 
     def load(self, artefact: bytes) -> Executable:
         from edgeward.backends.integer.executable import IntegerExecutable

@@ -20,3 +20,7 @@ class Executable(ABC):
     @abstractmethod
     def run(self, records: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n classes"]:
         """Return the logits of `records`."""
+
+    def run_all(self, records: Float[np.ndarray, "n ..."]) -> tuple[Float[np.ndarray, "n ..."], ...]:
+        """Return every output (one per exit) for `records`; by default the logits alone."""
+        return (self.run(records),)

@@ -10,6 +10,7 @@ import numpy as np
 from edgeward.codegen.draft import ASSEMBLIES, Draft
 from edgeward.codegen.requantise import INT32_TOP, fixed_point
 from edgeward.codegen.step import NoIntegerForm, Step
+from edgeward.graph.quantized import BIAS_STEPS
 
 
 def _weighted(draft: Draft, step: Step) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -22,8 +23,8 @@ def _weighted(draft: Draft, step: Step) -> tuple[np.ndarray, dict[str, np.ndarra
     weight, bias = step.arrays["weight"], step.arrays["bias"]
     flat = weight.reshape(len(weight), -1)
     size = step.arrays["scale"] if "scale" in step.arrays else np.abs(flat).max(1, initial=0) / 127
-    # A channel of zeros (or nearly) takes a grid on which its bias still fits 2^29 steps.
-    size = np.maximum(size, np.abs(bias) / (scale_in * 2**29))
+    # A channel of zeros (or nearly) takes a grid on which its bias still fits 32 bits.
+    size = np.maximum(size, np.abs(bias) / (scale_in * BIAS_STEPS))
     size = np.where(size > 0, size, scale_out / scale_in)
     rounded = np.clip(np.rint(flat / size[:, None]), -127, 127).astype(np.int8)
     sums = rounded.astype(np.int64)

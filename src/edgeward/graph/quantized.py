@@ -12,6 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+BIAS_STEPS = 2**29
+"""Largest bias of a layer that rounds its inputs, in steps (weight scale times input scale) of its accumulator.
+
+Runtimes of integers keep a bias in 32 bits on that grid; the other three quarters are left to the products.
+"""
+
 
 def signs(x: Tensor) -> Tensor:
     """Return +1 where x >= 0 and -1 elsewhere (never 0)."""

@@ -13,6 +13,7 @@ from edgeward.train.part import Context, Part, Schedule
 from edgeward.train.population import Factory, Population
 from edgeward.train.task import Task, Trained
 from edgeward.transforms.binarize import Binarize, LatentProjection
+from edgeward.transforms.leftover import account
 from edgeward.transforms.transfer import transfer
 from edgeward.transforms.transform import refresh
 
@@ -125,13 +126,14 @@ class Gecko(Recipe):
             consensus=self.consensus,
         )
         factory = self.structure(task.factory)
+        notes = account(Binarize(edges_bits=self.edges_bits), task.factory, tuple(task.x.shape[1:]), self.name)
         context = task.context(factory, "student", self.schedule or self._student_schedule(task.schedule))
         student = task.initialise(factory)
         if self.warm_up:
             transfer(self._warmed(task, distil, noise, context), student)
         population, claims = task.stage("student", student, context, [distil, LatentProjection(), *noise])
         refresh(population)
-        return Trained(population, factory, claims, trainings=1 + self.teachers + bool(self.warm_up))
+        return Trained(population, factory, claims, trainings=1 + self.teachers + bool(self.warm_up), notes=notes)
 
     def passes(self, schedule: Schedule) -> float:
         """Count the teachers, each without its held-out share, the warm-up and the student."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
+from edgeward.core.randomness import Seed
+from edgeward.graph import capture
 from edgeward.recipes.recipe import RECIPES, Recipe, require
 from edgeward.train.part import CrossEntropy, Schedule
+from edgeward.train.population import build
 from edgeward.train.task import Task, Trained
-from edgeward.transforms.prune import Masked, magnitude_masks
+from edgeward.transforms.leftover import sentence
+from edgeward.transforms.prune import Masked, magnitude_masks, weight_keys
 
 
 @RECIPES.register("prune_retrain")
@@ -33,15 +37,17 @@ class PruneRetrain(Recipe):
 
     def run(self, task: Task) -> Trained:
         """Train, prune, retrain for half the epochs at half the rate."""
+        network = capture(build(task.factory, Seed(0)), tuple(task.x.shape[1:]))
         population, _ = task.stage(
             "dense", task.initialise(task.factory), task.context(task.factory, "dense"), [CrossEntropy()]
         )
-        masks = magnitude_masks(population, self.sparsity)
+        keys, left = weight_keys(network, population)
+        masks = magnitude_masks(population, self.sparsity, keys=keys)
         base = self.schedule or task.schedule
         schedule = replace(base, epochs=max(1, base.epochs // 2), rate=base.rate / 2)
         context = task.context(task.factory, "pruned", schedule)
         population, claims = task.stage("pruned", population, context, [CrossEntropy(), Masked(masks)])
-        return Trained(population, task.factory, claims, trainings=2)
+        return Trained(population, task.factory, claims, trainings=2, notes=sentence(self.slug, left))
 
     def passes(self, schedule: Schedule) -> float:
         """Count both trainings; the second takes half the epochs."""

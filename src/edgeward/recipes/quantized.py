@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
 from edgeward.recipes.recipe import RECIPES, Recipe, require
 from edgeward.train.part import CrossEntropy, Schedule
 from edgeward.train.population import Factory
 from edgeward.train.task import Task, Trained
+from edgeward.transforms.leftover import account
 from edgeward.transforms.quantize import PostTraining, QuantizeAware, calibrate
 from edgeward.transforms.transfer import transfer
 from edgeward.transforms.transform import FreshScales, refresh, transform_population
@@ -33,18 +38,23 @@ class PostTrainingInt8(Recipe):
         require(self.slug, calibration_at_least_1=self.calibration >= 1)
 
     def run(self, task: Task) -> Trained:
-        """Train, calibrate on the first training records every model has, freeze."""
+        """Train, calibrate each model on its own first training records, freeze."""
+        notes = account(PostTraining(), task.factory, tuple(task.x.shape[1:]), self.slug)
         context = task.context(task.factory, "dense", self.schedule)
         population, claims = task.stage("dense", task.initialise(task.factory), context, [CrossEntropy()])
-        shared = task.members.all(0).nonzero().squeeze(1)[: self.calibration]
-        rows = shared if len(shared) else task.members[-1].nonzero().squeeze(1)[: self.calibration]
         population, factory = transform_population(population, task.factory, PostTraining())
-        calibrate(population, task.x[rows])
-        return Trained(population, factory, claims)
+        calibrate(population, task.x, rows=_own_records(task.members, self.calibration))
+        return Trained(population, factory, claims, notes=notes)
 
     def structure(self, factory: Factory) -> Factory:
         """Return the quantised structure."""
         return PostTraining().wrap(factory)
+
+
+def _own_records(members: Bool[Tensor, "S n"], count: int) -> Int[Tensor, "S k"]:
+    """Return the first `count` training records of each model, fewer where a model has fewer: equally many of each."""
+    count = min(count, int(members.sum(1).min()))
+    return torch.stack([own.nonzero().squeeze(1)[:count] for own in members])
 
 
 @RECIPES.register("qat")
@@ -68,6 +78,8 @@ class QuantizationAware(Recipe):
 
     def run(self, task: Task) -> Trained:
         """Train dense, then fine-tune the quantised network for half the epochs."""
+        transform = QuantizeAware(self.weight_bits, self.activation_bits)
+        notes = account(transform, task.factory, tuple(task.x.shape[1:]), self.slug)
         dense, _ = task.stage(
             "dense", task.initialise(task.factory), task.context(task.factory, "dense"), [CrossEntropy()]
         )
@@ -78,7 +90,7 @@ class QuantizationAware(Recipe):
         context = task.context(factory, "quantized", replace(base, epochs=max(1, base.epochs // 2), rate=base.rate / 2))
         population, claims = task.stage("quantized", population, context, [CrossEntropy(), FreshScales()])
         refresh(population)
-        return Trained(population, factory, claims, trainings=2)
+        return Trained(population, factory, claims, trainings=2, notes=notes)
 
     def structure(self, factory: Factory) -> Factory:
         """Return the quantised structure."""

@@ -76,7 +76,7 @@ class Recipe(ABC):
         backend = choose_backend(network, device.kind)
         drawn = seed.child("foreseen").numpy().standard_normal((16, *input_shape)).astype(np.float32)
         known = backend.ready(network, drawn)
-        return network_cost(known, device, file_bytes=len(backend.lower(known)))[0]
+        return network_cost(known, device, file_bytes=len(backend.write(known)))[0]
 
     def passes(self, schedule: Schedule) -> float:
         """Return about how often this recipe's trainings pass over the records, teachers included, told in advance.

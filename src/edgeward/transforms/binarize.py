@@ -11,9 +11,9 @@ from torch import nn
 from edgeward.core.errors import ConfigError, ModelError
 from edgeward.train.part import Context, Part
 from edgeward.train.population import Population
+from edgeward.transforms.binary_layers import BINARY, Rule, binary_layer
 from edgeward.transforms.binary_layers import BinaryConv2d as BinaryConv2d
 from edgeward.transforms.binary_layers import BinaryLinear as BinaryLinear
-from edgeward.transforms.binary_layers import Rule
 from edgeward.transforms.convolution import ill_padded
 from edgeward.transforms.quantized_layers import quantized_layer
 from edgeward.transforms.transform import (
@@ -31,7 +31,7 @@ from edgeward.transforms.transform import (
 @final
 @dataclass(frozen=True)
 class Binarize(Transform):
-    """Replace plain layers by XNOR layers, each with its own BatchNorm before the sign.
+    """Replace layers by XNOR layers, each with its own BatchNorm before the sign; subclasses keep their own forward.
 
     Args:
         skip: layers left alone; "first" and "last" carry most accuracy, "depthwise" has too few operands per sum.
@@ -57,29 +57,26 @@ class Binarize(Transform):
             raise ConfigError("binarize.rule", expected="'xnor' or 'clip'", came=repr(self.rule), fix="use 'xnor'")
 
     def apply(self, module: nn.Module) -> nn.Module:
-        chosen = targets(module, self.skip)
+        chosen = targets(module, self.skip, subclasses=True)
         if not chosen:
             raise ModelError(
                 "no layer is left to binarise",
                 expected=f"Linear or Conv2d layers besides {', '.join(self.skip)}",
-                came=f"{len(targets(module, ()))} plain layers in all",
+                came=f"{len(targets(module, (), subclasses=True))} such layers in all",
                 fix="use a deeper network or Binarize(skip=())",
             )
         edges = self._edges(module)
         refuse("binarisation", ill_padded({**chosen, **edges}), "change the padding of the layers above")
         new: dict[str, nn.Module] = {name: quantized_layer(layer, self.edges_bits, 32) for name, layer in edges.items()}
-        for name, layer in chosen.items():
-            new[name] = (
-                BinaryConv2d.of(layer, self.rule) if isinstance(layer, nn.Conv2d) else BinaryLinear.of(layer, self.rule)
-            )
+        new.update({name: binary_layer(layer, self.rule) for name, layer in chosen.items()})
         return replace_layers(module, new)
 
     def _edges(self, module: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
         """Return the skipped first and last layers, if they are to be quantised."""
         if self.edges_bits == 32:
             return {}
-        inner = targets(module, tuple(name for name in self.skip if name in EDGES))
-        return {name: layer for name, layer in targets(module, ()).items() if name not in inner}
+        inner = targets(module, tuple(name for name in self.skip if name in EDGES), subclasses=True)
+        return {name: layer for name, layer in targets(module, (), subclasses=True).items() if name not in inner}
 
 
 @torch.no_grad()
@@ -90,11 +87,11 @@ def project(population: Population) -> None:
     to [-1, 1], where the straight-through gradient is alive.
     """
     for name, layer in population.template.named_modules():
-        if isinstance(layer, (BinaryLinear, BinaryConv2d)):
+        if isinstance(layer, BINARY):
             weight = population.params.get(f"{name}.weight" if name else "weight")
             if weight is None:  # frozen, or tied to a layer that comes first
                 continue
-            if isinstance(layer, BinaryConv2d) and weight.shape[2] > 1:
+            if weight.dim() == 5 and weight.shape[2] > 1:
                 weight.sub_(weight.mean(dim=2, keepdim=True))
             weight.clamp_(-1.0, 1.0)
     refresh(population)

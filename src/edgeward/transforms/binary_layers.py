@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from edgeward.transforms.convolution import convolution_settings
+from edgeward.transforms.products import Host, Product, hosted
 from edgeward.transforms.straight_through import passing, sign
-from edgeward.transforms.transform import Derived
+from edgeward.transforms.transform import Derived, plain
 
 Rule = Literal["xnor", "clip"]
 
@@ -63,7 +64,7 @@ class BinaryLinear(Derived, nn.Linear):
         new.settle()
         return new.to(layer.weight.device).train(layer.training)
 
-    def derive(self, weight: Tensor) -> dict[str, Tensor]:
+    def derive(self, weight: Tensor, *beside: Tensor) -> dict[str, Tensor]:
         return {"scale": filter_scale(weight)}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +120,7 @@ class BinaryConv2d(Derived, nn.Conv2d):
         new.settle()
         return new.to(layer.weight.device).train(layer.training)
 
-    def derive(self, weight: Tensor) -> dict[str, Tensor]:
+    def derive(self, weight: Tensor, *beside: Tensor) -> dict[str, Tensor]:
         return {"scale": filter_scale(weight)}
 
     def forward(self, input: Tensor) -> Tensor:
@@ -137,3 +138,69 @@ class BinaryConv2d(Derived, nn.Conv2d):
         padded = F.pad(sign(x), (wide, wide, high, high), value=-1.0)
         y = F.conv2d(padded, weight, None, self.stride, 0, self.dilation, self.groups)
         return y * passing(self.scale, scale).view(-1, 1, 1)
+
+
+@final
+class BinaryHost(Host):
+    """A layer of a subclass whose own forward runs on one-bit operands: normalise, take signs, multiply, scale.
+
+    State: that of the layer, `scale` [out] and `norm.*` as of the plain binary layers. What its forward pads itself is
+    normalised with the rest, and becomes a sign like any other number; a bias given to the product is left out.
+    """
+
+    rule: Rule
+    norm: nn.Module
+    scale: Tensor
+
+    def equip(self, rule: Rule, inputs: int, outputs: int) -> None:
+        """Add normalisation and scales; called once."""
+        self.rule = rule
+        self.norm = nn.BatchNorm2d(inputs) if len(self.weight_shape) == 4 else nn.BatchNorm1d(inputs)
+        self.register_buffer("scale", torch.ones(outputs))
+        self.settle()
+
+    def derive(self, weight: Tensor, *beside: Tensor) -> dict[str, Tensor]:
+        return {"scale": filter_scale(weight)}
+
+    def compute(self, product: Product) -> Tensor:
+        """Return the one-bit product; in training mode also refresh `scale`."""
+        x, own = product.x, product.weight is self._parameters.get("weight")
+        flat = not product.convolution and x.dim() == 3
+        x = self.norm(x.transpose(1, 2)).transpose(1, 2) if flat else self.norm(x)
+        if torch.compiler.is_exporting():
+            scale = self.scale if own else filter_scale(product.weight)
+            return self._exported(product, x, scale)
+        weight, scale = binary_parts(product.weight, self.rule)
+        if self.training and own:
+            self.scale.copy_(scale.detach())
+        shown = passing(self.scale, scale) if own else scale
+        if not product.convolution:
+            return F.linear(sign(x), weight) * shown
+        high, wide = product.padding
+        padded = F.pad(sign(x), (wide, wide, high, high), value=-1.0)
+        y = F.conv2d(padded, weight, None, product.stride, 0, product.dilation, product.groups)
+        return y * shown.view(-1, 1, 1)
+
+    def _exported(self, product: Product, x: Tensor, scale: Tensor) -> Tensor:
+        operators = torch.ops.edgeward
+        operator = operators.binary_conv2d if product.convolution else operators.binary_linear
+        geometry = (product.stride, product.padding, product.dilation, product.groups) if product.convolution else ()
+        result: Tensor = operator(x, product.weight, scale, None, *geometry)
+        return result
+
+
+def binary_layer(layer: nn.Linear | nn.Conv2d, rule: Rule = "xnor") -> nn.Module:
+    """Return the one-bit form of a layer; one of a subclass keeps its own forward, and is changed in place."""
+    if plain(layer):
+        return BinaryConv2d.of(layer, rule) if isinstance(layer, nn.Conv2d) else BinaryLinear.of(layer, rule)
+    inputs, outputs = (
+        (layer.in_channels, layer.out_channels)
+        if isinstance(layer, nn.Conv2d)
+        else (layer.in_features, layer.out_features)
+    )
+    host = hosted(layer, BinaryHost)
+    host.equip(rule, inputs, outputs)
+    return host.to(host.weight.device).train(host.training)
+
+
+BINARY = (BinaryLinear, BinaryConv2d, BinaryHost)

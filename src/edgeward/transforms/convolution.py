@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from edgeward.core.errors import ModelError
+from edgeward.transforms.transform import plain
 
 
 def padding_of(layer: nn.Conv2d) -> tuple[int, int]:
@@ -43,7 +44,7 @@ def ill_padded(layers: dict[str, nn.Linear | nn.Conv2d]) -> list[str]:
 
 def _problem(layer: nn.Linear | nn.Conv2d) -> str:
     try:
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv2d) and plain(layer):  # others pad in their own forward
             padding_of(layer)
     except ModelError as error:
         return f"{error.what} ({error.fix})"

@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from edgeward.core.errors import ConfigError
+from edgeward.core.errors import ConfigError, ModelError
 from edgeward.core.randomness import Seed
+from edgeward.graph.network import Network
 from edgeward.train.part import Context, Part
 from edgeward.train.population import Population
-from edgeward.transforms.binary_layers import BinaryConv2d, BinaryLinear
+from edgeward.transforms.binary_layers import BINARY
 from edgeward.transforms.density import ErdosRenyiKernel
+from edgeward.transforms.leftover import products_of
 from edgeward.transforms.transform import refresh
 
 Scope = Literal["layer", "global", "erk"]
@@ -31,7 +33,7 @@ def prunable(population: Population, skip: Sequence[str] = ()) -> dict[str, Tens
     names = [
         name
         for name, layer in population.template.named_modules()
-        if isinstance(layer, (nn.Linear, nn.Conv2d)) and not isinstance(layer, (BinaryLinear, BinaryConv2d))
+        if isinstance(layer, (nn.Linear, nn.Conv2d)) and not isinstance(layer, BINARY)
     ]
     unknown = [name for name in skip if name not in names]
     if unknown:
@@ -43,6 +45,32 @@ def prunable(population: Population, skip: Sequence[str] = ()) -> dict[str, Tens
         )
     keys = [f"{name}.weight" if name else "weight" for name in names if name not in skip]
     return {key: population.params[key].detach() for key in keys if key in population.params}
+
+
+def weight_keys(network: Network, population: Population) -> tuple[list[str], dict[str, str]]:
+    """Return the parameters that hold the weights of the float products of `network`, and why others are left dense.
+
+    `network` is the captured structure of the population: what counts is where a weight is used, not whose it is.
+    Raises `ModelError` with all reasons when no weight can be pruned.
+    """
+    keys, left = [], {}
+    for node in products_of(network):
+        key = node.tensors["weight"]
+        if key in population.params:
+            keys.append(key)
+        else:
+            stored = key in population.buffers
+            left[node.layer or node.name] = "its weight is frozen" if stored else "its weight is computed, not stored"
+    keys = list(dict.fromkeys(keys))
+    if not keys:
+        listing = "\n    ".join(f"{layer}: {why}" for layer, why in left.items())
+        raise ModelError(
+            "pruning would change no layer",
+            expected="a convolution or dense layer whose weight is trained",
+            came=f"left dense:\n    {listing}" if left else "a network without such layers",
+            fix="unfreeze the weights above, or use another recipe",
+        )
+    return keys, left
 
 
 def _largest(scores: Tensor, keep: int) -> Tensor:
@@ -75,18 +103,26 @@ def masks_of(weights: Mapping[str, Tensor], sparsity: float, scope: Scope) -> Ma
     return {name: _largest(f, counts[name]).view(weights[name].shape) for name, f in flat.items()}
 
 
-def magnitude_masks(population: Population, sparsity: float, scope: Scope = "layer", skip: Sequence[str] = ()) -> Masks:
+def magnitude_masks(
+    population: Population,
+    sparsity: float,
+    scope: Scope = "layer",
+    skip: Sequence[str] = (),
+    keys: Sequence[str] | None = None,
+) -> Masks:
     """Return masks [S, ...] by parameter name that keep each model's weights of largest magnitude.
 
     Args:
         sparsity: fraction of zeros in [0, 1), of each layer ("layer"), of all weights with one threshold ("global"), or
             of all weights shared out by Erdős–Rényi-kernel densities ("erk").
         skip: qualified names of layers left dense.
+        keys: the parameters to prune, as `weight_keys` finds them; by default those that `prunable` finds.
 
     Guarantee: the number of kept weights is exact; equal magnitudes are kept in index order, so equal weights give
     equal masks. Source: Han et al., NeurIPS 2015, section 3.
     """
-    return masks_of(prunable(population, skip), sparsity, scope)
+    weights = prunable(population, skip) if keys is None else {key: population.params[key].detach() for key in keys}
+    return masks_of(weights, sparsity, scope)
 
 
 def random_masks(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from edgeward.core.errors import ConfigError, DataError, ModelError
@@ -30,10 +30,11 @@ from edgeward.transforms.transform import (
 def _quantize(
     module: nn.Module, skip: tuple[str, ...], weight_bits: int, activation_bits: int, edges_bits: int = 32
 ) -> nn.Module:
-    """Replace plain layers by k-bit layers: those not skipped, and at `edges_bits` the skipped first and last."""
-    inner = targets(module, [name for name in skip if name in EDGES])
-    chosen = targets(module, skip)
-    edges = {name: layer for name, layer in targets(module, ()).items() if name not in inner and edges_bits < 32}
+    """Replace layers by k-bit layers: those not skipped, and at `edges_bits` the skipped first and last."""
+    inner = targets(module, [name for name in skip if name in EDGES], subclasses=True)
+    chosen = targets(module, skip, subclasses=True)
+    every = targets(module, (), subclasses=True)
+    edges = {name: layer for name, layer in every.items() if name not in inner and edges_bits < 32}
     refuse("quantisation", ill_padded({**chosen, **edges}), "change the padding of the layers above")
     new: dict[str, nn.Module] = {name: quantized_layer(layer, edges_bits, 32) for name, layer in edges.items()}
     if weight_bits < 32:
@@ -132,22 +133,26 @@ def _observed(population: Population) -> Iterator[tuple[str, Quantized]]:
 
 @torch.no_grad()
 def calibrate(
-    population: Population, x: Float[Tensor, "n ..."], *, percentile: float = 100.0, chunk: int = 256
+    population: Population,
+    x: Float[Tensor, "n ..."],
+    *,
+    rows: Int[Tensor, "S k"] | None = None,
+    percentile: float = 100.0,
+    chunk: int = 256,
 ) -> None:
     """Set every input range from float runs on calibration records, per model, and freeze it for evaluation.
 
     Args:
-        x: calibration records, the same for every model; they leave a trace in the ranges, so private records that
-            must not leak belong here only if they are training records anyway.
+        x: records; they leave a trace in the ranges, so private records that must not leak belong here only if they
+            are training records of that very model anyway.
+        rows: which of them each model is calibrated on; by default every model on all.
         percentile: 100 covers the extremes; for instance 99.9 cuts the tails of every chunk and averages over chunks.
 
     Raises: `DataError` for no or non-finite records, `ConfigError` for a percentile outside (50, 100].
     """
     if not 50 < percentile <= 100:
         raise ConfigError("calibration percentile", expected="in (50, 100]", came=str(percentile), fix="use 99.9")
-    if len(x) == 0 or not bool(torch.isfinite(x).all()):
-        came = "no record" if len(x) == 0 else "NaN or infinity"
-        raise DataError("calibration records", expected="finite records", came=came, fix="give some training records")
+    _check_records(len(population), x if rows is None else x[torch.unique(rows)], rows)
     refresh(population)
     layers = list(_observed(population))
     for prefix, layer in layers:
@@ -155,11 +160,23 @@ def calibrate(
         for key in ("low", "high", "seen"):
             population.buffers[f"{prefix}activation_{key}"].zero_()
     try:
-        for part in torch.split(x, chunk):
-            population.forward(part, training=False, per_model=False)
+        parts = torch.split(x, chunk) if rows is None else (x[some] for some in torch.split(rows, chunk, 1))
+        for part in parts:
+            population.forward(part.to(population.device), training=False, per_model=rows is not None)
     finally:
         for _, layer in layers:
             layer.mode, layer.percentile = "quantize", 100.0
+    refresh(population)  # the weights' steps follow from those of the inputs
+
+
+def _check_records(models: int, x: Tensor, rows: Tensor | None) -> None:
+    """Refuse records that give no range."""
+    if len(x) == 0 or not bool(torch.isfinite(x).all()):
+        came = "no record" if len(x) == 0 else "NaN or infinity"
+        raise DataError("calibration records", expected="finite records", came=came, fix="give some training records")
+    if rows is not None and len(rows) != models:
+        expected, came = f"one row of indices for each of {models} models", f"{len(rows)} rows"
+        raise DataError("calibration records", expected=expected, came=came, fix="give the training records of each")
 
 
 def require_calibrated(population: Population) -> None:

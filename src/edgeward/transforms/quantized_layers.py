@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Literal, TypeVar, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeward.core.errors import ConfigError
 from edgeward.graph.quantized import fake_quantize_activation, fake_quantize_weight
 from edgeward.transforms.convolution import convolution_settings
-from edgeward.transforms.ranges import affine, batch_range, symmetric_scale, widen
+from edgeward.transforms.products import Host, Product, hosted
+from edgeward.transforms.ranges import affine, batch_range, bearing_scale, symmetric_scale, widen
 from edgeward.transforms.straight_through import passing
-from edgeward.transforms.transform import Derived
+from edgeward.transforms.transform import Derived, plain
 
 Mode = Literal["observe", "quantize"]
 
@@ -48,7 +47,8 @@ class Quantized(Derived):
         self.weight_bits, self.activation_bits, self.momentum = weight_bits, activation_bits, momentum
         self.mode: Mode = "quantize"
         self.percentile: float = 100.0
-        self.register_buffer("weight_scale", torch.ones(self.weight.shape[0]))
+        rows = self.weight.shape[0]
+        self.register_buffer("weight_scale", torch.ones(rows))
         self.register_buffer("activation_scale", torch.ones(()))
         self.register_buffer("activation_zero_point", torch.zeros(()))
         if activation_bits < 32:
@@ -56,38 +56,55 @@ class Quantized(Derived):
                 self.register_buffer(f"activation_{name}", torch.zeros(()))
         self.settle()
 
-    def derive(self, weight: Tensor) -> dict[str, Tensor]:
+    def derive(self, weight: Tensor, *beside: Tensor) -> dict[str, Tensor]:
         if self.weight_bits == 32:
             return {}
-        return {"weight_scale": symmetric_scale(weight, self.weight_bits)}
+        scale = symmetric_scale(weight, self.weight_bits)
+        return {"weight_scale": bearing_scale(scale, *beside) if beside else scale}
 
-    @abstractmethod
-    def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Apply the linear operator of the layer."""
+    def beside(self) -> tuple[str, ...]:
+        integers = self.weight_bits < 32 and self.activation_bits < 32
+        return ("bias", "activation_scale") if integers and getattr(self, "bias", None) is not None else ()
 
-    @abstractmethod
-    def export(self, x: Tensor) -> Tensor:
-        """Call the custom operator that survives `torch.export`."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Run the layer in its mode."""
+    def compute(self, product: Product) -> Tensor:
+        """Return a product of the layer in its mode."""
+        x, weight, bias = product.x, product.weight, product.bias
         if self.weight_bits == 32:
-            return self.multiply(input, self.weight)
+            return product.multiply(x, weight, bias)
         if torch.compiler.is_exporting():
-            return self.export(input)
+            return self._exported(product)
         if self.mode == "observe":
-            self._observe(input.detach())
-            return self.multiply(input, self.weight)
+            self._observe(x.detach())
+            return product.multiply(x, weight, bias)
         if self.training:
-            with torch.no_grad():
-                for name, value in self.derive(self.weight.detach()).items():
-                    self.get_buffer(name).copy_(value)
-            self._follow(input.detach())
-        return self.multiply(self._round_input(input), self._round_weight())
+            self._follow(x.detach())
+            self.settle()
+        return product.multiply(self._round_input(x), self._round_weight(product), bias)
 
-    def _round_weight(self) -> Tensor:
+    def _exported(self, product: Product) -> Tensor:
+        """Call the custom operator that survives `torch.export`."""
+        operators = torch.ops.edgeward
+        operator = operators.quantized_conv2d if product.convolution else operators.quantized_linear
+        scales = (self._steps(product), self.activation_scale, self.activation_zero_point)
+        geometry = (product.stride, product.padding, product.dilation, product.groups) if product.convolution else ()
+        result: Tensor = operator(
+            product.x, product.weight, product.bias, *scales, *geometry, self.weight_bits, self.activation_bits
+        )
+        return result
+
+    def _steps(self, product: Product) -> Tensor:
+        """Return the steps of a product's weight: those stored, or for a weight that is computed, computed with it."""
+        if product.weight is self._parameters.get("weight"):
+            return self.weight_scale
+        scale = symmetric_scale(product.weight.detach(), self.weight_bits)
+        if product.bias is None or self.activation_bits == 32:
+            return scale
+        return bearing_scale(scale, product.bias.detach(), self.activation_scale)
+
+    def _round_weight(self, product: Product) -> Tensor:
         """Return the rounded weight; its gradient reaches the latent weight unchanged."""
-        return passing(fake_quantize_weight(self.weight, self.weight_scale, self.weight_bits), self.weight)
+        weight = product.weight
+        return passing(fake_quantize_weight(weight, self._steps(product), self.weight_bits), weight)
 
     def _round_input(self, x: Tensor) -> Tensor:
         """Return the rounded input; its gradient passes inside the representable range only."""
@@ -162,15 +179,9 @@ class QuantLinear(Quantized, nn.Linear):
             new = cls(layer.in_features, layer.out_features, weight_bits=weight_bits, activation_bits=activation_bits)
         return _adopt(new, layer)
 
-    def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(x, weight, self.bias)
-
-    def export(self, x: Tensor) -> Tensor:
-        scales = (self.weight_scale, self.activation_scale, self.activation_zero_point)
-        result: Tensor = torch.ops.edgeward.quantized_linear(
-            x, self.weight, self.bias, *scales, self.weight_bits, self.activation_bits
-        )
-        return result
+    def forward(self, input: Tensor) -> Tensor:
+        """Run the layer in its mode."""
+        return self.compute(Product(input, self.weight, self.bias, convolution=False))
 
 
 @final
@@ -208,20 +219,23 @@ class QuantConv2d(Quantized, nn.Conv2d):
             new = cls(**convolution_settings(layer), weight_bits=weight_bits, activation_bits=activation_bits)
         return _adopt(new, layer)
 
-    def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def export(self, x: Tensor) -> Tensor:
-        scales = (self.weight_scale, self.activation_scale, self.activation_zero_point)
+    def forward(self, input: Tensor) -> Tensor:
+        """Run the layer in its mode."""
         geometry = (self.stride, self.padding, self.dilation, self.groups)
-        result: Tensor = torch.ops.edgeward.quantized_conv2d(
-            x, self.weight, self.bias, *scales, *geometry, self.weight_bits, self.activation_bits
-        )
-        return result
+        return self.compute(Product(input, self.weight, self.bias, *geometry))  # type: ignore[arg-type]
+
+
+@final
+class QuantHost(Quantized, Host):
+    """A layer of a subclass whose own forward runs with k-bit weights and inputs."""
 
 
 def quantized_layer(layer: nn.Linear | nn.Conv2d, weight_bits: int, activation_bits: int) -> Quantized:
-    """Return the k-bit form of a plain layer."""
+    """Return the k-bit form of a layer; one of a subclass keeps its own forward, and is changed in place."""
+    if not plain(layer):
+        host = hosted(layer, QuantHost)
+        host.equip(weight_bits, activation_bits, momentum=0.05)
+        return host.to(layer.weight.device)
     if isinstance(layer, nn.Conv2d):
         return QuantConv2d.of(layer, weight_bits, activation_bits)
     return QuantLinear.of(layer, weight_bits, activation_bits)

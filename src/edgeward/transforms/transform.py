@@ -74,13 +74,23 @@ class Derived(nn.Module, ABC):
     weight: Tensor
 
     @abstractmethod
-    def derive(self, weight: Tensor) -> dict[str, Tensor]:
-        """Return the buffers that follow from `weight`; no branch on tensor values, so that it runs under vmap."""
+    def derive(self, weight: Tensor, *beside: Tensor) -> dict[str, Tensor]:
+        """Return the buffers that follow from `weight` and the tensors that `beside` names, all or none of them.
+
+        No branch on tensor values, so that it runs under vmap.
+        """
+
+    def beside(self) -> tuple[str, ...]:
+        """Return the names of the layer's other tensors that `derive` takes; by default none."""
+        return ()
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Write the derived buffers of this module's own weight."""
-        for name, value in self.derive(self.weight.detach()).items():
+        """Write the derived buffers of this module's own weight; of one that is computed anew each time, none."""
+        if "weight" not in self._parameters:
+            return
+        others = [getattr(self, name).detach() for name in self.beside()]
+        for name, value in self.derive(self.weight.detach(), *others).items():
             self.get_buffer(name).copy_(value)
 
 
@@ -88,9 +98,10 @@ def derived_buffers(population: Population) -> dict[str, Tensor]:
     """Return every derived buffer by name, computed from the weights of `population` [S, ...]."""
     found = {}
     for name, layer in population.template.named_modules():
-        if isinstance(layer, Derived):
+        if isinstance(layer, Derived) and "weight" in layer._parameters:
             prefix = f"{name}." if name else ""
-            derived = vmap(layer.derive)(population.held(f"{prefix}weight").detach())
+            held = [population.held(f"{prefix}{key}").detach() for key in ("weight", *layer.beside())]
+            derived = vmap(layer.derive)(*held)
             found.update({prefix + key: value for key, value in derived.items()})
     return found
 
@@ -118,20 +129,38 @@ def depthwise(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv2d) and layer.groups > 1 and layer.groups == layer.in_channels
 
 
-def targets(module: nn.Module, skip: Sequence[str] = EDGES) -> dict[str, nn.Linear | nn.Conv2d]:
-    """Select plain Linear and Conv2d layers by qualified name, in registration order.
+def plain(layer: nn.Module) -> bool:
+    """Return whether a layer does no more than PyTorch's Linear or Conv2d: no subclass, hook or computed weight."""
+    own = type(layer) in (nn.Linear, nn.Conv2d) and "weight" in layer._parameters
+    return own and not (layer._forward_hooks or layer._forward_pre_hooks)
+
+
+def bypassed(module: nn.Module) -> set[str]:
+    """Return the names of layers inside PyTorch's attention, which reads their weights and never calls them."""
+    inside = [name for name, layer in module.named_modules() if isinstance(layer, nn.MultiheadAttention)]
+    return {f"{name}.out_proj" if name else "out_proj" for name in inside}
+
+
+def targets(
+    module: nn.Module, skip: Sequence[str] = EDGES, *, subclasses: bool = False
+) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Select Linear and Conv2d layers by qualified name, in registration order.
 
     Args:
-        module: the network; already transformed layers and layers inside attention modules are not plain.
+        module: the network; already transformed layers and layers inside attention modules are not selected.
         skip: "first", "last", "depthwise", or qualified names of layers to leave alone.
+        subclasses: whether to select layers of subclasses too; else those of exactly these two types.
 
     Raises:
         ConfigError: `skip` names a layer that the network does not have.
     """
+    beside = bypassed(module)
     names: dict[str, nn.Linear | nn.Conv2d] = {
         name: layer
         for name, layer in module.named_modules()
-        if isinstance(layer, (nn.Linear, nn.Conv2d)) and type(layer) in (nn.Linear, nn.Conv2d)
+        if isinstance(layer, (nn.Linear, nn.Conv2d))
+        and (type(layer) in (nn.Linear, nn.Conv2d) or (subclasses and not isinstance(layer, Derived)))
+        and name not in beside
     }
     order = list(names)
     known = {name for name, _ in module.named_modules()}

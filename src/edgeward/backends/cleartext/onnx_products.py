@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeward.backends.cleartext.onnx_draft import OnnxDraft
 from edgeward.graph.network import Node
+from edgeward.graph.quantized import BIAS_STEPS
 
 OnnxRule: TypeAlias = "Callable[[OnnxDraft, Node], str]"
 
@@ -81,13 +82,24 @@ def _rounded_input(draft: OnnxDraft, node: Node) -> str:
     return draft.emit("DequantizeLinear", [draft.emit("QuantizeLinear", [x, *grid]), *grid])
 
 
+def _bearable(draft: OnnxDraft, node: Node) -> bool:
+    """Return whether the bias stays within 32 bits on the grid of the products, onto which ONNX Runtime rounds it."""
+    if "bias" not in node.tensors or int(node.attributes["activation_bits"]) == 32:
+        return True
+    steps = draft.array(node, "weight_scale").astype(np.float64) * draft.array(node, "activation_scale")
+    return bool((np.abs(draft.array(node, "bias")) <= 2 * BIAS_STEPS * steps.reshape(-1)).all())
+
+
 def _quantized_conv2d(draft: OnnxDraft, node: Node) -> str:
-    x = _rounded_input(draft, node)
-    return _convolve(draft, node, x, _rounded_weight(draft, node), node.attributes["padding"])
+    x, bearable = _rounded_input(draft, node), _bearable(draft, node)
+    y = _convolve(draft, node, x, _rounded_weight(draft, node), node.attributes["padding"], bias=bearable)
+    return y if bearable else draft.emit("Add", [y, draft.store(draft.array(node, "bias").reshape(-1, 1, 1))])
 
 
 def _quantized_linear(draft: OnnxDraft, node: Node) -> str:
-    return _multiply(draft, node, _rounded_input(draft, node), _rounded_weight(draft, node))
+    x, bearable = _rounded_input(draft, node), _bearable(draft, node)
+    y = _multiply(draft, node, x, _rounded_weight(draft, node), bias=bearable)
+    return y if bearable else draft.emit("Add", [y, draft.tensor(node, "bias")])
 
 
 def _signs(draft: OnnxDraft, x: str) -> str:
