@@ -240,7 +240,7 @@ def test_a_record_that_only_itself_explains_teaches_the_student_nothing():
     assert not made.members[:, 0].any()
     assert made.members.sum(1).min() > 4
     (claim,) = part.statement(made)
-    assert f"{24 - int(made.members[-1].sum())} of 24 records" in claim.statement
+    assert "agreed below 0.9" in claim.statement
     again = made.members.clone()
     part.prepare(made, Population.initialise(linear, made.seeds))
     assert torch.equal(made.members, again)

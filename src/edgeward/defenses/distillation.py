@@ -118,7 +118,6 @@ class CrossFitDistillation(Part):
             soft = self._labels(context, records, str(device))
             if self.consensus:
                 context.memory["agreed"] = agreeing(context.members, soft, self.consensus)
-                context.memory["had"] = context.members[-1].sum()
             vote = self.answers == "vote"
             context.memory["soft"] = one_hot(soft.argmax(-1), context.classes).float() if vote else soft
         if self.consensus:
@@ -189,18 +188,12 @@ class CrossFitDistillation(Part):
             return (Claim("training records", "holder of the model", text, "measured", "membership audit"),)
         text = (
             f"no teacher labelled a record it was trained on ({self.teachers} teachers, each record held out of "
-            f"{self.excluded}); near-duplicates in other folds are not covered{self._left_out(context)}"
+            f"{self.excluded}); near-duplicates in other folds are not covered"
         )
+        if self.consensus:
+            text += f"; records on which they agreed below {self.consensus} taught the student nothing"
+            text += f" (at least {LEAST_KEPT:.0%} of the records did)"
         return (Claim("training records", "holder of the model", text, "proved", "construction of the folds"),)
-
-    def _left_out(self, context: Context) -> str:
-        """Say how many of the last model's records its student did not train on, where that is known."""
-        if "agreed" not in context.memory:
-            return ""
-        had, kept = int(context.memory["had"]), int(context.memory["agreed"][-1].sum())
-        return (
-            f"; {had - kept} of {had} records, on which they agreed below {self.consensus}, taught the student nothing"
-        )
 
 
 def _soft_labels(context: Context, batch: Batch) -> Float[Tensor, "S B C"]:
