@@ -39,7 +39,7 @@ def write_job(folder: Path, *, name: str = "job", **changes: Any) -> Path:
         "model": {"source": "net.py:make"},
         "data": {"source": "records.npz"},
         "train": {"epochs": 2, "rate": 0.01, "batch": 32},
-        "threat": {"threat": "membership", "shadows": 4, "canaries": 12},
+        "threat": {"threat": "membership", "shadows": 4, "canaries": 12, "kinds": ["mislabelled"]},
         **changes,
     }
     tables = {key: value for key, value in job.items() if isinstance(value, dict) and key != "threat"}

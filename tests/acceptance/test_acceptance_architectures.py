@@ -27,7 +27,7 @@ def protected(factory, workdir, recipes):
         holdout=TensorDataset(x[90:], y[90:]),
         recipes=recipes,
         schedule=Schedule(epochs=2, batch=45),
-        threats=[edgeward.MembershipInference(shadows=4, canaries=12)],
+        threats=[edgeward.MembershipInference(shadows=4, canaries=12, kinds=("mislabelled",))],
         workdir=workdir,
     )
 

@@ -19,7 +19,7 @@ from edgeward.train.part import Schedule
 QUICK = {
     "recipes": ["none"],
     "schedule": Schedule(epochs=2, batch=64),
-    "threats": [edgeward.MembershipInference(shadows=4, canaries=12)],
+    "threats": [edgeward.MembershipInference(shadows=4, canaries=12, kinds=("mislabelled",))],
 }
 ODD = """
 import torch

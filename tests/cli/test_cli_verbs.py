@@ -26,6 +26,7 @@ rate = 0.01
 [[threats]]
 shadows = 4
 canaries = 40
+kinds = ["mislabelled"]
 """
 NET = """
 from torch import nn
