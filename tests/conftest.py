@@ -1,8 +1,18 @@
-"""Every test leaves the process as it found it."""
+"""Every test leaves the process as it found it, and no drawn example has a deadline.
+
+`HYPOTHESIS_PROFILE=thorough` draws many more examples where a test does not say how many.
+"""
+
+import os
 
 import pytest
+from hypothesis import settings
 
 from left_behind import differences, state
+
+settings.register_profile("quick", max_examples=30, deadline=None)
+settings.register_profile("thorough", max_examples=300, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 _BEFORE = pytest.StashKey()
 

@@ -1,6 +1,7 @@
 """Files against their networks: hard scales, lost biases, and a comparison that refuses what differs."""
 
 import copy
+import functools
 import math
 from dataclasses import replace
 
@@ -126,14 +127,21 @@ def _copy(model):
     return copy.deepcopy(model)
 
 
+@functools.cache
+def _spoiled(spoil, kind):
+    """Return a spoiled model and its network in int8, the same for every form."""
+    model, layer = _built(kind)
+    spoil(model, layer)
+    return model, _rounded(model)
+
+
 @pytest.mark.parametrize("slug", ["onnx", "packed", "c"])
 @pytest.mark.parametrize("kind", [*LAYERS, "dense"])
 @pytest.mark.parametrize("spoil", KINDS, ids=lambda spoil: spoil.__name__)
 def test_int8_files_keep_every_bias(spoil, kind, slug):
-    model, layer = _built(kind)
-    spoil(model, layer)
+    model, rounded = _spoiled(spoil, kind)
     backend, x = BACKENDS[slug], _records()
-    network = backend.ready(_rounded(model), x.numpy())
+    network = backend.ready(rounded, x.numpy())
     found = backend.load(backend.lower(network)).run(x.numpy())
     with torch.no_grad():
         expected = model(x).numpy()

@@ -34,8 +34,7 @@ class Attend(nn.Module):
         return self.call(self.a, x)
 
 
-@pytest.mark.parametrize("zero", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("zero", "bias"), [(False, True), (True, False)])
 @pytest.mark.parametrize(
     ("call", "options"),
     [

@@ -34,7 +34,7 @@ from edgeward.train.population import Population, build
 SMALL = {
     "alexnet_small": ({"width": 8}, (3, 32, 32)),
     "densenet": ({"depth": 10, "growth": 4}, (3, 16, 16)),
-    "densenet_imagenet": ({"growth": 4, "classes": 10}, (3, 32, 32)),
+    "densenet_imagenet": ({"growth": 4, "classes": 10, "blocks": (2, 2, 2, 2)}, (3, 32, 32)),
     "ds_cnn": ({"width": 8, "classes": 10}, (1, 49, 10)),
     "early_exit_cnn": ({"widths": (4, 8)}, (1, 12, 12)),
     "lenet": ({}, (1, 28, 28)),
